@@ -1,0 +1,210 @@
+"""Named data sets and arrays, split once into training, validation and test images.
+
+The validation images are taken from the training part by a fixed seed, balanced over the classes; nothing is ever taken
+from the test part. Images are raw RGB pixels, `uint8`, `(count, height, width, 3)`; labels are `int64`, `(count,)`.
+"""
+
+import dataclasses
+import gzip
+import pathlib
+import sys
+
+import numpy as np
+
+ASSETS = pathlib.Path(__file__).parent / "assets"
+FASHION_CLASSES = (
+    "T-shirt/top",
+    "Trouser",
+    "Pullover",
+    "Dress",
+    "Coat",
+    "Sandal",
+    "Shirt",
+    "Sneaker",
+    "Bag",
+    "Ankle boot",
+)
+VALIDATION_FRACTION = 1 / 30
+SPLIT_SEED = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Split:
+    """Images with their labels; `labels` is None where they are unknown."""
+
+    images: np.ndarray
+    labels: np.ndarray | None
+
+    def __len__(self):
+        return len(self.images)
+
+    def take(self, indices):
+        return Split(self.images[indices], None if self.labels is None else self.labels[indices])
+
+
+@dataclasses.dataclass(frozen=True)
+class Dataset:
+    """A data set with its three parts; `test` is None where none was given."""
+
+    name: str
+    class_names: tuple[str, ...]
+    train: Split
+    validation: Split
+    test: Split | None
+
+
+def names():
+    """Names that `load` knows."""
+    return list(_NAMED)
+
+
+def load(source):
+    """Loads a data set.
+
+    Args:
+        source: a name in `names()`, or the path of an `.npz` file with the arrays `train_images`, `train_labels` and,
+            optionally, `validation_images`, `validation_labels`, `test_images`, `test_labels`, `class_names`.
+
+    Returns:
+        A `Dataset`.
+
+    Raises:
+        ValueError: the name is unknown, or the arrays are not images with labels.
+        FileNotFoundError: there is no such file.
+        ConnectionError: the data set is not on this machine and cannot be downloaded.
+    """
+    if source in _NAMED:
+        return _NAMED[source]()
+    path = pathlib.Path(source)
+    if path.suffix != ".npz":
+        raise ValueError(f"Unknown data set. Received: {str(source)!r}. Expected one of {names()} or an .npz file.")
+    return _from_npz(path)
+
+
+def balanced(labels, count, seed):
+    """Indices of `count` examples, drawn without replacement and spread over the classes as evenly as they allow.
+
+    Drawing deals one example of each class in turn, so that any prefix of the result is balanced too.
+    """
+    rng = np.random.default_rng(seed)
+    order = rng.permutation(len(labels))
+    turn = np.empty(len(labels), dtype=np.int64)
+    for label in np.unique(labels):
+        members = order[labels[order] == label]
+        turn[members] = np.arange(len(members))
+    return order[np.argsort(turn[order], kind="stable")][:count]
+
+
+def rgb32(grey):
+    """Presents 28x28 grey images as 32x32 RGB: two zero pixels on each side, the channel three times.
+
+    Args:
+        grey: `uint8`, `(count, 28, 28)`.
+
+    Returns:
+        `uint8`, `(count, 32, 32, 3)`.
+    """
+    padded = np.pad(grey, ((0, 0), (2, 2), (2, 2)))
+    return np.repeat(padded[..., None], 3, axis=-1)
+
+
+def _dataset(name, class_names, train, test, validation=None):
+    if validation is None:
+        held_out = balanced(train.labels, round(len(train) * VALIDATION_FRACTION), SPLIT_SEED)
+        rest = np.setdiff1d(np.arange(len(train)), held_out)
+        train, validation = train.take(rest), train.take(held_out)
+    return Dataset(name, tuple(class_names), train, validation, test)
+
+
+def _fashion_mnist():
+    train, test = (_read_fashion_mnist(part) for part in ("train", "t10k"))
+    return _dataset("fashion_mnist", FASHION_CLASSES, train, test)
+
+
+def _fashion_sample():
+    with np.load(ASSETS / "fashion_mnist_sample.npz") as arrays:
+        train, test = (
+            Split(rgb32(arrays[f"{part}_images"]), arrays[f"{part}_labels"].astype(np.int64)) for part in ("train", "test")
+        )
+    return _dataset("fashion_mnist_sample", FASHION_CLASSES, train, test)
+
+
+_NAMED = {"fashion_mnist": _fashion_mnist, "fashion_mnist_sample": _fashion_sample}
+
+
+def _read_fashion_mnist(part):
+    """Reads the idx files of Debian's package `dataset-fashion-mnist`, or lets Keras download and cache the same files."""
+    folder = pathlib.Path(sys.base_prefix) / "share/datasets/fashion-mnist"
+    candidates = [folder, pathlib.Path("/usr/share/datasets/fashion-mnist")]
+    for folder in candidates:
+        if (folder / f"{part}-images-idx3-ubyte.gz").exists():
+            images = _read_idx(folder / f"{part}-images-idx3-ubyte.gz", offset=16).reshape(-1, 28, 28)
+            return Split(rgb32(images), _read_idx(folder / f"{part}-labels-idx1-ubyte.gz", offset=8).astype(np.int64))
+    import keras
+
+    try:
+        parts = dict(zip(("train", "t10k"), keras.datasets.fashion_mnist.load_data(), strict=True))
+    except Exception as error:  # Keras raises a bare Exception for any failed download
+        raise ConnectionError(
+            "Fashion-MNIST is not on this machine and cannot be downloaded. Install Debian's package "
+            f"'dataset-fashion-mnist', or connect to the network and try again. ({error})"
+        ) from error
+    images, labels = parts[part]
+    return Split(rgb32(images), labels.astype(np.int64))
+
+
+def _read_idx(path, offset):
+    with gzip.open(path) as file:
+        return np.frombuffer(file.read(), np.uint8, offset=offset)
+
+
+def _from_npz(path):
+    with open_npz(path) as arrays:
+        missing = [key for key in ("train_images", "train_labels") if key not in arrays]
+        if missing:
+            raise ValueError(f"{path} lacks {missing}. Received arrays: {sorted(arrays)}.")
+        parts = {part: _npz_split(arrays, part, path) for part in ("train", "validation", "test")}
+        labels = parts["train"].labels
+        class_names = arrays.get("class_names", [f"class {i}" for i in range(labels.max() + 1)])
+    return _dataset(str(path), [str(n) for n in class_names], parts["train"], parts["test"], parts["validation"])
+
+
+def open_npz(path):
+    """`numpy.load` of an `.npz` file, with an error of one sentence for what is not one.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is no `.npz` archive of plain arrays.
+    """
+    if not pathlib.Path(path).is_file():
+        raise FileNotFoundError(f"There is no file {path}.")
+    try:
+        archive = np.load(path, allow_pickle=False)
+    except (ValueError, OSError, EOFError) as error:
+        raise ValueError(f"{path} is not an .npz file of plain arrays: {error}.") from error
+    if not isinstance(archive, np.lib.npyio.NpzFile):
+        raise ValueError(f"{path} holds a single array. Expected an .npz file with named arrays, as numpy.savez writes it.")
+    return archive
+
+
+def _npz_split(arrays, part, path):
+    if f"{part}_images" not in arrays:
+        return None
+    images, labels = arrays[f"{part}_images"], arrays[f"{part}_labels"].astype(np.int64)
+    check_pixels(images, f"{part}_images in {path}")
+    if labels.shape != images.shape[:1]:
+        raise ValueError(f"{part}_labels in {path}: expected shape {images.shape[:1]}. Received: {labels.shape}.")
+    return Split(images, labels)
+
+
+def check_pixels(images, what):
+    """Refuses what is not raw RGB pixels.
+
+    Raises:
+        ValueError: `images` is not `uint8` of shape `(count, height, width, 3)`.
+    """
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] != 3 or not len(images):
+        raise ValueError(
+            f"{what}: expected raw RGB pixels, uint8 of shape (count, height, width, 3). "
+            f"Received: {images.dtype} of shape {images.shape}."
+        )

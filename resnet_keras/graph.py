@@ -1,0 +1,55 @@
+"""Views of a model: its leaf layers, its flat form, its float32 form, its multiply-accumulates."""
+
+import math
+
+import keras
+
+from resnet_keras.layers import Composite
+
+
+def leaves(model):
+    """The layers that do the arithmetic, in order: composites are replaced by their inner layers."""
+    found = []
+    for layer in model.layers:
+        found += layer.sublayers if isinstance(layer, Composite) else [layer]
+    return found
+
+
+def flatten(model):
+    """The same network as a functional model of stock layers, sharing the variables of `model`.
+
+    Converters and optimisation tools see single layers, each under its own name (`stage2_block1_conv2`).
+    """
+
+    def call(layer, *args, **kwargs):
+        # Run outside the layer's own scope, its inner layers are recorded as nodes of the new model.
+        return layer.call(*args) if isinstance(layer, Composite) else layer(*args, **kwargs)
+
+    return keras.models.clone_model(model, clone_function=lambda layer: layer, call_function=call)
+
+
+def as_float32(model):
+    """A copy of `model` that computes in float32, whatever policy it was built or trained under, with its weights."""
+
+    def in_float32(layer):
+        return layer.__class__.from_config({**layer.get_config(), "dtype": "float32"})
+
+    copy = keras.models.clone_model(model, clone_function=in_float32)
+    copy.set_weights(model.get_weights())
+    return copy
+
+
+def count_macs(model):
+    """Multiply-accumulates of all convolutions and dense layers for one image; the input size must be static."""
+    macs = 0
+    for layer in flatten(model).layers:
+        if isinstance(layer, keras.layers.Conv2D):
+            macs += math.prod(layer.output.shape[1:3]) * math.prod(layer.kernel.shape)
+        elif isinstance(layer, keras.layers.Dense):
+            macs += math.prod(layer.kernel.shape)
+    return macs
+
+
+def count_parameters(model):
+    """`(trainable, moving statistics)` as numbers of values."""
+    return tuple(sum(math.prod(v.shape) for v in group) for group in (model.trainable_weights, model.non_trainable_weights))

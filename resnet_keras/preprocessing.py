@@ -1,0 +1,77 @@
+"""`Preprocess`: from an image of any size to the pixels that a model takes, and from pixels to what its stem sees.
+
+One frozen value says both. It travels with the weights (in the card and in the sidecar of an exported file), and
+training, evaluation, calibration and the apps all use it, so that they cannot disagree.
+"""
+
+import dataclasses
+import math
+
+import numpy as np
+
+INTERPOLATIONS = ("nearest", "bilinear", "bicubic")
+
+
+@dataclasses.dataclass(frozen=True)
+class Preprocess:
+    """How an RGB image becomes the input of a network.
+
+    Outside the model: the image's shorter side is resized to `size / crop_fraction` pixels with `interpolation` and the
+    centre `size` x `size` square is cut out. Inside the model: `(pixel - mean) / std`, with one number for all channels
+    or one per channel. The default of 128 and 128 makes an int8 pixel exactly `pixel - 128` and zero padding mid-grey.
+    """
+
+    size: int = 224
+    crop_fraction: float = 0.875
+    interpolation: str = "bilinear"
+    mean: float | tuple[float, ...] = 128.0
+    std: float | tuple[float, ...] = 128.0
+
+    def __post_init__(self):
+        if self.interpolation not in INTERPOLATIONS:
+            raise ValueError(f"Unknown interpolation. Received: {self.interpolation!r}. Expected one of {INTERPOLATIONS}.")
+        if not 0 < self.crop_fraction <= 1:
+            raise ValueError(f"crop_fraction must be above 0 and at most 1. Received: {self.crop_fraction}.")
+        for name in ("mean", "std"):  # lists, as JSON gives them, would make the value unhashable
+            value = getattr(self, name)
+            object.__setattr__(self, name, tuple(value) if isinstance(value, (list, tuple)) else float(value))
+
+    def pixels(self, image):
+        """Resizes and crops one image.
+
+        Args:
+            image: `uint8` array of shape `(height, width, 3)`.
+
+        Returns:
+            `uint8` array of shape `(size, size, 3)`, raw pixels: the normalisation is the model's.
+        """
+        from PIL import Image
+
+        height, width = image.shape[:2]
+        if (height, width) == (self.size, self.size) and self.crop_fraction == 1:
+            return image
+        shorter = math.floor(self.size / self.crop_fraction)
+        scale = shorter / min(height, width)
+        resized = (max(shorter, round(width * scale)), max(shorter, round(height * scale)))
+        picture = Image.fromarray(image).resize(resized, getattr(Image.Resampling, self.interpolation.upper()))
+        left, top = (resized[0] - self.size) // 2, (resized[1] - self.size) // 2
+        return np.asarray(picture.crop((left, top, left + self.size, top + self.size)))
+
+    def layer(self, name="preprocessing"):
+        """The Keras layer that normalises raw pixels inside the model.
+
+        Always float32: pixel values and their mean need more digits than bfloat16 has. `scale` and `offset` have rank 3
+        where they are per channel, which keeps them on the last axis under any global image data format.
+        """
+        import keras
+
+        scale, offset = 1.0 / np.asarray(self.std), -np.asarray(self.mean) / np.asarray(self.std)
+        if scale.ndim or offset.ndim:
+            scale, offset = (np.broadcast_to(v, (1, 1, max(scale.size, offset.size))).tolist() for v in (scale, offset))
+        else:
+            scale, offset = float(scale), float(offset)
+        return keras.layers.Rescaling(scale, offset, name=name, dtype="float32")
+
+    def to_dict(self):
+        """A JSON-ready dictionary; `Preprocess(**value.to_dict())` gives the value back."""
+        return dataclasses.asdict(self)
