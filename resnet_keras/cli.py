@@ -3,6 +3,7 @@
 import contextlib
 import os
 import sys
+import tempfile
 
 GOOD, GATE_FAILED, BAD_INPUT, MISSING = 0, 1, 2, 3
 
@@ -58,6 +59,58 @@ def bar(description, total, unit):
         yield advance
 
 
-def quiet_tensorflow():
-    """Selects the tensorflow backend's quiet start; call it before the first import of keras."""
+@contextlib.contextmanager
+def held_stderr():
+    """Holds back what libraries write to stderr, from C++ too. Yields a callable that reads it so far."""
+    sys.stderr.flush()
+    stderr = os.dup(2)
+    with tempfile.TemporaryFile() as held:
+
+        def read():
+            held.seek(0)
+            return held.read().decode(errors="replace")
+
+        os.dup2(held.fileno(), 2)
+        try:
+            yield read
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)
+
+
+def import_keras():
+    """Imports keras and its backend without their start-up messages; every command calls this first.
+
+    Raises:
+        ImportError: keras or its backend is not installed.
+    """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    try:
+        with held_stderr():
+            import keras  # noqa: F401
+    except ImportError as error:
+        backend = os.environ.get("KERAS_BACKEND", "tensorflow")
+        raise ImportError(
+            f"Keras or its backend {backend!r} is missing. Install them with: pip install 'resnet-keras[export]', "
+            "or choose another backend with KERAS_BACKEND."
+        ) from error
+
+
+def print_result(rows, record, as_json=False):
+    """Prints `(what, figure)` rows as a table on stdout, or `record` as JSON."""
+    import json
+
+    if as_json:
+        print(json.dumps(record, indent=2))
+        return
+    width = max(len(what) for what, _ in rows)
+    for what, figure in rows:
+        print(f"{what:<{width}}  {figure}")
+
+
+def gate(failure):
+    """The exit status of a command whose gate failed for the reason `failure`, or did not (None)."""
+    if failure is None:
+        return GOOD
+    print(f"failed: {failure}", file=sys.stderr)
+    return GATE_FAILED

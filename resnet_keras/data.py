@@ -197,14 +197,14 @@ def _npz_split(arrays, part, path):
     return Split(images, labels)
 
 
-def check_pixels(images, what):
-    """Refuses what is not raw RGB pixels.
+def check_pixels(images, what, channels=3):
+    """Refuses what is not raw pixels.
 
     Raises:
-        ValueError: `images` is not `uint8` of shape `(count, height, width, 3)`.
+        ValueError: `images` is not `uint8` of shape `(count, height, width, channels)`.
     """
-    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] != 3 or not len(images):
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] != channels or not len(images):
         raise ValueError(
-            f"{what}: expected raw RGB pixels, uint8 of shape (count, height, width, 3). "
+            f"{what}: expected raw pixels, uint8 of shape (count, height, width, {channels}). "
             f"Received: {images.dtype} of shape {images.shape}."
         )

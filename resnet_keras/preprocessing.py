@@ -5,7 +5,6 @@ training, evaluation, calibration and the apps all use it, so that they cannot d
 """
 
 import dataclasses
-import math
 
 import numpy as np
 
@@ -16,12 +15,14 @@ INTERPOLATIONS = ("nearest", "bilinear", "bicubic")
 class Preprocess:
     """How an RGB image becomes the input of a network.
 
-    Outside the model: the image's shorter side is resized to `size / crop_fraction` pixels with `interpolation` and the
-    centre `size` x `size` square is cut out. Inside the model: `(pixel - mean) / std`, with one number for all channels
-    or one per channel. The default of 128 and 128 makes an int8 pixel exactly `pixel - 128` and zero padding mid-grey.
+    Outside the model: the image is resized with `interpolation`, keeping its proportions, until it just covers
+    `height / crop_fraction` by `width / crop_fraction` pixels, and the centre `height` x `width` is cut out. Inside the
+    model: `(pixel - mean) / std`, with one number for all channels or one per channel. The default of 128 and 128 makes
+    an int8 pixel exactly `pixel - 128` and zero padding mid-grey.
     """
 
-    size: int = 224
+    height: int = 224
+    width: int = 224
     crop_fraction: float = 0.875
     interpolation: str = "bilinear"
     mean: float | tuple[float, ...] = 128.0
@@ -29,7 +30,7 @@ class Preprocess:
 
     def __post_init__(self):
         if self.interpolation not in INTERPOLATIONS:
-            raise ValueError(f"Unknown interpolation. Received: {self.interpolation!r}. Expected one of {INTERPOLATIONS}.")
+            raise ValueError(f"Unknown interpolation. Received: {self.interpolation!r}. Expected: {INTERPOLATIONS}.")
         if not 0 < self.crop_fraction <= 1:
             raise ValueError(f"crop_fraction must be above 0 and at most 1. Received: {self.crop_fraction}.")
         for name in ("mean", "std"):  # lists, as JSON gives them, would make the value unhashable
@@ -40,22 +41,23 @@ class Preprocess:
         """Resizes and crops one image.
 
         Args:
-            image: `uint8` array of shape `(height, width, 3)`.
+            image: `uint8` array of shape `(any height, any width, channels)`, 1 or 3 channels.
 
         Returns:
-            `uint8` array of shape `(size, size, 3)`, raw pixels: the normalisation is the model's.
+            `uint8` array of shape `(height, width, channels)`, raw pixels: the normalisation is the model's.
         """
         from PIL import Image
 
-        height, width = image.shape[:2]
-        if (height, width) == (self.size, self.size) and self.crop_fraction == 1:
+        if image.shape[:2] == (self.height, self.width) and self.crop_fraction == 1:
             return image
-        shorter = math.floor(self.size / self.crop_fraction)
-        scale = shorter / min(height, width)
-        resized = (max(shorter, round(width * scale)), max(shorter, round(height * scale)))
-        picture = Image.fromarray(image).resize(resized, getattr(Image.Resampling, self.interpolation.upper()))
-        left, top = (resized[0] - self.size) // 2, (resized[1] - self.size) // 2
-        return np.asarray(picture.crop((left, top, left + self.size, top + self.size)))
+        picture = Image.fromarray(image.squeeze(-1) if image.shape[-1] == 1 else image)
+        target = round(self.width / self.crop_fraction), round(self.height / self.crop_fraction)
+        scale = max(target[0] / picture.width, target[1] / picture.height)
+        covering = max(target[0], round(picture.width * scale)), max(target[1], round(picture.height * scale))
+        picture = picture.resize(covering, Image.Resampling[self.interpolation.upper()])
+        left, top = (covering[0] - self.width) // 2, (covering[1] - self.height) // 2
+        cropped = np.asarray(picture.crop((left, top, left + self.width, top + self.height)))
+        return cropped.reshape(self.height, self.width, image.shape[-1])
 
     def layer(self, name="preprocessing"):
         """The Keras layer that normalises raw pixels inside the model.

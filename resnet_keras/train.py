@@ -176,11 +176,11 @@ def _card(model, recipe, dataset, precision, seed):
     from resnet_keras.preprocessing import Preprocess
 
     parameters, moving_statistics = graph.count_parameters(model)
-    size = model.input_shape[1]
+    _, height, width, _ = model.input_shape
     return {
         "model": recipe.model,
         "labels": list(dataset.class_names),
-        "preprocess": Preprocess(size=size, crop_fraction=1.0).to_dict(),
+        "preprocess": Preprocess(height, width, crop_fraction=1.0).to_dict(),
         "data": dataset.name,
         "images": {"train": len(dataset.train), "validation": len(dataset.validation)},
         "recipe": dataclasses.asdict(recipe),
@@ -224,7 +224,7 @@ def main(arguments=None):
         if not separator:
             raise ValueError(f"--set takes KEY=VALUE. Received: {pair!r}.")
         recipe = recipe.with_changes(**{key: value})
-    cli.quiet_tensorflow()
+    cli.import_keras()
     out = args.out or f"runs/{args.recipe}"
     card = train(recipe, out, precision=args.precision, seed=args.seed)
     for part, measured in card["accuracy_percent"].items():
