@@ -153,12 +153,11 @@ def _npz_images(path, source, limit, labelled, say):
     with data.open_npz(path) as arrays:
         if "images" not in arrays:
             raise ValueError(f"{path} lacks an array 'images'. Received arrays: {sorted(arrays)}.")
-        images = arrays["images"]
-        labels = arrays["labels"].astype(np.int64) if "labels" in arrays else None
+        images, labels = arrays["images"], arrays.get("labels")
     data.check_pixels(images, f"images in {path}", channels=source.input_shape[-1])
-    classes = len(source.labels)
-    if labels is not None and (labels.shape != images.shape[:1] or labels.min() < 0 or labels.max() >= classes):
-        raise ValueError(f"labels in {path} must be one index below {classes} an image. Received shape {labels.shape}.")
+    if labels is not None:
+        data.check_labels(labels, f"labels in {path}", len(images), len(source.labels))
+        labels = labels.astype(np.int64)
     groups = labels if labels is not None else np.zeros(len(images), np.int64)
     chosen = data.balanced(groups, limit, SEED)
     return images[chosen], labels[chosen] if labels is not None else None, len(images)

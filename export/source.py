@@ -136,7 +136,7 @@ def _labels(labels_file, card, classes):
     if labels_file is None:
         return tuple(card.get("labels") or (f"class {i}" for i in range(classes)))
     try:
-        labels = pathlib.Path(labels_file).read_text(encoding="utf-8").strip().splitlines()
+        labels = pathlib.Path(labels_file).read_text(encoding="utf-8-sig").strip().splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"The labels file {labels_file} cannot be read as text: {error}.") from error
     labels = tuple(label.strip() for label in labels)

@@ -1,6 +1,7 @@
 """ResNets in Keras that train fast and export to proven files for phones, browsers, microcontrollers and NPUs."""
 
 import importlib
+import sys
 
 __version__ = "0.1.0"
 
@@ -37,3 +38,7 @@ def __getattr__(name):
 
 def __dir__():
     return sorted([*globals(), *__all__])
+
+
+if "keras" in sys.modules:  # already paid for: register the layers, so that keras.models.load_model finds them
+    importlib.import_module("resnet_keras.layers")

@@ -163,10 +163,12 @@ def _from_npz(path):
         missing = [key for key in ("train_images", "train_labels") if key not in arrays]
         if missing:
             raise ValueError(f"{path} lacks {missing}. Received arrays: {sorted(arrays)}.")
-        parts = {part: _npz_split(arrays, part, path) for part in ("train", "validation", "test")}
-        labels = parts["train"].labels
-        class_names = arrays.get("class_names", [f"class {i}" for i in range(labels.max() + 1)])
-    return _dataset(str(path), [str(n) for n in class_names], parts["train"], parts["test"], parts["validation"])
+        if "class_names" in arrays:
+            class_names = [str(name) for name in arrays["class_names"]]
+        else:
+            class_names = [f"class {i}" for i in range(int(arrays["train_labels"].max()) + 1)]
+        parts = {part: _npz_split(arrays, part, len(class_names), path) for part in ("train", "validation", "test")}
+    return _dataset(str(path), class_names, parts["train"], parts["test"], parts["validation"])
 
 
 def open_npz(path):
@@ -187,14 +189,26 @@ def open_npz(path):
     return archive
 
 
-def _npz_split(arrays, part, path):
-    if f"{part}_images" not in arrays:
+def _npz_split(arrays, part, classes, path):
+    if f"{part}_images" not in arrays or f"{part}_labels" not in arrays:
         return None
-    images, labels = arrays[f"{part}_images"], arrays[f"{part}_labels"].astype(np.int64)
+    images, labels = arrays[f"{part}_images"], arrays[f"{part}_labels"]
     check_pixels(images, f"{part}_images in {path}")
-    if labels.shape != images.shape[:1]:
-        raise ValueError(f"{part}_labels in {path}: expected shape {images.shape[:1]}. Received: {labels.shape}.")
-    return Split(images, labels)
+    check_labels(labels, f"{part}_labels in {path}", len(images), classes)
+    return Split(images, labels.astype(np.int64))
+
+
+def check_labels(labels, what, count, classes):
+    """Refuses what is not one class index an image.
+
+    Raises:
+        ValueError: `labels` is not of shape `(count,)` with values from 0 to `classes - 1`.
+    """
+    if labels.shape != (count,) or labels.min() < 0 or labels.max() >= classes:
+        raise ValueError(
+            f"{what}: expected {count} class indices from 0 to {classes - 1}. "
+            f"Received: shape {labels.shape}, values from {labels.min()} to {labels.max()}."
+        )
 
 
 def check_pixels(images, what, channels=3):

@@ -38,13 +38,17 @@ def train(recipe, out, *, dataset=None, precision="auto", seed=0):
     from resnet_keras import data, precision as precisions
     from resnet_keras.augment import Batches
 
-    out = _claim(out)
+    out = pathlib.Path(out)
+    if (out / checkpoint.MODEL).exists():
+        raise ValueError(f"{out} holds a finished run. Choose another --out, or delete it.")
     dataset = dataset or data.load(_required(recipe.data))
     precision = precisions.resolve(precision)
     keras.utils.set_random_seed(seed)
     with precisions.policy(precision):
         model = _build(recipe, dataset)
     batches = Batches(dataset.train, recipe, len(dataset.class_names), seed)
+    out.mkdir(parents=True, exist_ok=True)
+    (out / checkpoint.HISTORY).unlink(missing_ok=True)
     started = time.perf_counter()
     _fit(model, batches, dataset.validation, recipe, out)
     card = {
@@ -55,15 +59,6 @@ def train(recipe, out, *, dataset=None, precision="auto", seed=0):
     checkpoint.save_model(out, model)
     checkpoint.save_card(out, card)
     return card
-
-
-def _claim(out):
-    out = pathlib.Path(out)
-    if (out / checkpoint.MODEL).exists():
-        raise ValueError(f"{out} holds a finished run. Choose another --out, or delete it.")
-    out.mkdir(parents=True, exist_ok=True)
-    (out / checkpoint.HISTORY).unlink(missing_ok=True)
-    return out
 
 
 def _required(name):

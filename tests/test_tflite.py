@@ -1,0 +1,272 @@
+"""The exported file: what is in it, what it computes, and that it says so."""
+
+import collections
+import hashlib
+import json
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+from ai_edge_litert.interpreter import Interpreter
+
+import resnet_keras
+from export import artifact, bench, calibration, recipes, runtime, source, tflite, verify
+from resnet_keras import data
+
+
+@pytest.fixture(scope="module")
+def bundled(tmp_path_factory):
+    """The plain command, as a user types it, in an empty directory."""
+    directory = tmp_path_factory.mktemp("bundled")
+    done = run_export(directory, "--int8")
+    assert done.returncode == 0, done.stderr
+    return directory / "resnet20_int8.tflite", done
+
+
+def run_export(directory, *arguments):
+    command = [sys.executable, "-m", "export.tflite", *arguments]
+    return subprocess.run(command, cwd=directory, capture_output=True, text=True, check=False)
+
+
+def tensors(path):
+    interpreter = Interpreter(model_path=str(path))
+    interpreter.allocate_tensors()
+    return interpreter, {d["index"]: d for d in interpreter.get_tensor_details()}
+
+
+def operators(path):
+    """`{op: version}` read from the flatbuffer."""
+    from tensorflow.lite.python import schema_py_generated as schema
+    from tensorflow.lite.tools import flatbuffer_utils
+
+    names = {v: k for k, v in vars(schema.BuiltinOperator).items() if not k.startswith("_")}
+    model = flatbuffer_utils.read_model(str(path))
+    return {names[code.builtinCode]: code.version for code in model.operatorCodes}
+
+
+class TestBundledInt8:
+    def test_says_what_it_does(self, bundled):
+        assert "exporting the bundled ResNet-20" in bundled[1].stderr
+        assert "Traceback" not in bundled[1].stderr
+        assert "int8 accuracy" in bundled[1].stdout
+
+    def test_no_tensor_but_the_two_edges_is_float(self, bundled):
+        interpreter, details = tensors(bundled[0])
+        floats = {d["name"] for d in details.values() if d["dtype"] in (np.float32, np.float16)}
+        assert floats == {"image", "probabilities"}
+        assert interpreter.get_input_details()[0]["shape"].tolist() == [1, 32, 32, 3]
+        assert list(interpreter.get_signature_list()) == ["serving_default"]
+        assert interpreter.get_signature_list()["serving_default"] == {"inputs": ["image"], "outputs": ["probabilities"]}
+
+    def test_only_old_builtin_ops(self, bundled):
+        # Compilers frozen in time refuse newer versions of an op.
+        allowed = {
+            "ADD": 2,
+            "CONV_2D": 3,
+            "DEQUANTIZE": 2,
+            "FULLY_CONNECTED": 4,
+            "MAX_POOL_2D": 2,
+            "MEAN": 2,
+            "PAD": 2,
+            "QUANTIZE": 1,
+            "SOFTMAX": 2,
+            "SUB": 3,
+        }
+        found = operators(bundled[0])
+        assert set(found) <= set(allowed)
+        assert all(version <= allowed[name] for name, version in found.items()), found
+
+    def test_accuracy_measured_again(self, bundled):
+        """By a loop of its own over the raw interpreter, against the float Keras model as it is shipped."""
+        test = data.load("fashion_mnist_sample").test
+        interpreter, _ = tensors(bundled[0])
+        feed, fetch = interpreter.get_input_details()[0]["index"], interpreter.get_output_details()[0]["index"]
+        answers = []
+        for image in test.images:
+            interpreter.set_tensor(feed, image[None].astype(np.float32))
+            interpreter.invoke()
+            answers.append(interpreter.get_tensor(fetch)[0].argmax())
+        model = keras.models.load_model(source.BUNDLED / "model.keras")
+        expected = model.predict(test.images, verbose=0).argmax(axis=1)
+        drop_points = 100 * (np.mean(expected == test.labels) - np.mean(answers == test.labels))
+        assert drop_points <= 0.3
+        assert np.mean(answers == expected) >= 0.99
+
+    def test_one_step_of_the_input_is_one_pixel(self, bundled):
+        _, details = tensors(bundled[0])
+        quantized = {d["quantization"] for d in details.values() if d["shape"].tolist() == [1, 32, 32, 3]}
+        assert {(1.0, -128), (1.0, 0)} <= quantized  # the pixel, and the pixel minus 128
+
+    def test_the_same_bytes_in_another_process(self, bundled, tmp_path):
+        assert run_export(tmp_path, "--int8").returncode == 0
+        for name in ("resnet20_int8.tflite", "resnet20_int8.json"):
+            assert (tmp_path / name).read_bytes() == (bundled[0].parent / name).read_bytes()
+
+    def test_the_record_is_true(self, bundled):
+        path, _ = bundled
+        record = json.loads(path.with_suffix(".json").read_text())
+        assert record["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
+        assert record["size_bytes"] == path.stat().st_size
+        assert record["labels"] == list(data.FASHION_CLASSES)
+        assert record["weights"] == "bundled"
+        assert record["calibration"]["images"] == 200
+        assert record["measured"]["images"] == 2000
+        assert (record["preprocess"]["mean"], record["preprocess"]["std"]) == (128.0, 128.0)
+        assert sorted(p.name for p in path.parent.iterdir()) == ["resnet20_int8.json", "resnet20_int8.tflite"]
+
+    def test_verify_and_bench_commands(self, bundled, capsys):
+        assert verify.main([str(bundled[0]), "--json"]) == 0
+        report = json.loads(capsys.readouterr().out)
+        assert report == {k: v for k, v in json.loads(bundled[0].with_suffix(".json").read_text())["measured"].items() if k in report}
+        assert bench.main([str(bundled[0]), "--seconds", "0.1", "--json"]) == 0
+        assert json.loads(capsys.readouterr().out)[0]["p50_ms"] > 0
+
+
+@pytest.fixture(scope="module")
+def bundled_source():
+    return source.load()
+
+
+@pytest.fixture(scope="module")
+def images(bundled_source):
+    calibrated, evaluation = calibration.gather(bundled_source)
+    return calibrated.take(slice(50)), evaluation.take(slice(200))
+
+
+class TestConvert:
+    @pytest.mark.parametrize(
+        ("recipe", "io"),
+        [("float32", "float32"), ("float16", "float32"), ("dynamic", "float32"), *(("int8", io) for io in recipes.IO_TYPES)],
+    )
+    def test_every_recipe_and_edge(self, bundled_source, images, tmp_path, recipe, io):
+        path = tmp_path / "x.tflite"
+        path.write_bytes(tflite.convert(bundled_source, recipe, io, images[0]))
+        runner = runtime.Runner(path)
+        assert [edge["dtype"] for edge in runner.inputs + runner.outputs] == [io, io]
+        assert [edge["name"] for edge in runner.inputs + runner.outputs] == ["image", "probabilities"]
+        if io != "float32":
+            zero_point = {"int8": -128, "uint8": 0}[io]
+            assert (runner.inputs[0]["scale"], runner.inputs[0]["zero_point"]) == (1.0, zero_point)
+        report = verify.verify(path, bundled_source, images[1])
+        # Float: another order of summation. Half: 11 bits of weight through 20 layers. int8: see the accuracy test.
+        limits = {"float32": 1e-4, "float16": 2e-2}
+        assert report.largest_difference <= limits.get(recipe, 0.5)
+        assert report.agreement_percent >= {"float32": 100, "float16": 99.5}.get(recipe, 98)
+
+    def test_twice_in_one_process_gives_the_same_bytes(self, bundled_source, images):
+        one, other = (tflite.convert(bundled_source, "int8", "int8", images[0]) for _ in range(2))
+        assert one == other
+
+    def test_dark_calibration_images_do_not_clip_bright_pixels(self, bundled_source, images, tmp_path):
+        dark = calibration.ImageSet(images[0].images // 4, None, "dark")
+        path = tmp_path / "x.tflite"
+        path.write_bytes(tflite.convert(bundled_source, "int8", "int8", dark))
+        assert runtime.Runner(path).inputs[0]["scale"] == 1.0
+
+    def test_the_folded_network_is_the_model(self, bundled_source, images):
+        pixels = images[1].images[:50]
+        folded = bundled_source.network.predict(pixels - np.float32(bundled_source.mean), verbose=0)
+        expected = bundled_source.reference.predict(pixels, verbose=0)
+        np.testing.assert_allclose(folded, expected, atol=1e-4)
+
+
+def briefly_trained(tmp_path, policy="float32", **arguments):
+    """A ResNet-8 after a few steps, saved: batch-norm statistics are those of real images."""
+    keras.utils.set_random_seed(0)
+    keras.config.set_dtype_policy(policy)
+    sample = data.load("fashion_mnist_sample").train
+    model = resnet_keras.ResNet8(**arguments)
+    keras.config.set_dtype_policy("float32")
+    logits = keras.Model(model.input, model.get_layer("logits").output)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    logits.compile(keras.optimizers.SGD(0.05, momentum=0.9), loss, jit_compile=False)
+    height, width = model.input_shape[1:3]
+    pixels = sample.images[:640, :height, :width, : model.input_shape[3]]
+    logits.fit(pixels, sample.labels[:640] % model.output_shape[-1], batch_size=64, epochs=2, verbose=0)
+    path = tmp_path / "mine.keras"
+    model.save(path)
+    return path, pixels
+
+
+class TestSources:
+    @pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16", "mixed_float16"])
+    def test_any_policy_goes_in(self, tmp_path, policy):
+        path, pixels = briefly_trained(tmp_path, policy)
+        loaded = source.load(str(path))
+        assert loaded.reference.get_layer("stage1_block1").compute_dtype == "float32"
+        (tmp_path / "x.tflite").write_bytes(tflite.convert(loaded, "float32"))
+        got = runtime.Runner(tmp_path / "x.tflite").predict(pixels[:50])
+        expected = keras.models.load_model(path).predict(pixels[:50], verbose=0)
+        # The model as trained computes in 8 or 11 bits; the float32 file may differ from it by what those lose.
+        tolerance = {"float32": 1e-4, "mixed_bfloat16": 0.15, "mixed_float16": 0.02}[policy]
+        np.testing.assert_allclose(got, expected, atol=tolerance)
+
+    def test_logits_become_probabilities(self, tmp_path):
+        path, pixels = briefly_trained(tmp_path, classifier_activation=None)
+        loaded = source.load(str(path))
+        (tmp_path / "x.tflite").write_bytes(tflite.convert(loaded, "float32"))
+        got = runtime.Runner(tmp_path / "x.tflite").predict(pixels[:20])
+        np.testing.assert_allclose(got.sum(axis=1), 1, atol=1e-5)
+        logits = keras.models.load_model(path).predict(pixels[:20], verbose=0)
+        np.testing.assert_allclose(got, keras.ops.softmax(logits), atol=1e-4)
+
+    @pytest.mark.parametrize("shape", [(29, 31, 3), (32, 32, 1), (24, 32, 3)])
+    def test_other_shapes_with_calibration_from_a_file(self, tmp_path, shape):
+        path, pixels = briefly_trained(tmp_path, input_shape=shape, classes=4)
+        np.savez(tmp_path / "pixels.npz", images=pixels[:60])
+        record, report, failure = tflite.export(
+            str(path), calibration_data=tmp_path / "pixels.npz", out=tmp_path / "x.tflite", max_drop=50
+        )
+        assert failure is None
+        assert record["inputs"][0]["shape"] == [1, *shape]
+        assert (record["calibration"]["images"], report.images) == (48, 12)
+        assert report.drop_points is None
+        assert record["labels"] == ["class 0", "class 1", "class 2", "class 3"]
+
+    def test_imagenet_depths_by_name_with_random_weights(self, tmp_path):
+        record, _, failure = tflite.export("resnet18", "random", out=tmp_path / "x.tflite")
+        assert failure is None
+        assert record["weights"] == "random"
+        assert record["calibration"]["images"] == 32
+        assert record["measured"]["top1_percent"] is None
+        counts = collections.Counter(d["dtype"].__name__ for d in tensors(tmp_path / "x.tflite")[1].values())
+        assert counts["float32"] == 2
+
+
+class TestGate:
+    def test_a_file_that_is_not_the_model_fails(self, bundled, bundled_source, images, tmp_path):
+        keras.utils.set_random_seed(1)
+        stranger = tmp_path / "stranger.keras"
+        resnet_keras.ResNet8().save(stranger)
+        (tmp_path / "x.tflite").write_bytes(tflite.convert(source.load(str(stranger)), "float32"))
+        report = verify.verify(tmp_path / "x.tflite", bundled_source, images[1])
+        assert "accuracy drops by" in report.failure()
+        assert verify.main([str(tmp_path / "x.tflite")]) == 1
+
+    def test_past_max_drop_nothing_is_written(self, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        assert tflite.main(["--int8", "--max-drop=-101"]) == 1
+        assert list(tmp_path.iterdir()) == []
+        assert tflite.main(["--int8", "--max-drop=-101", "--force"]) == 1
+        assert artifact.read_sidecar("resnet20_int8.tflite")["model"] == "resnet20"
+
+    def test_compare(self):
+        reference = np.array([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4], [0.3, 0.7]])
+        scores = np.array([[0.8, 0.2], [0.9, 0.1], [0.6, 0.4], [0.3, 0.7]])
+        report = verify.compare(reference, scores, np.array([0, 1, 1, 1]))
+        assert (report.float_top1_percent, report.top1_percent, report.drop_points) == (75, 50, 25)
+        assert report.agreement_percent == 75
+        assert report.largest_difference == pytest.approx(0.7)
+        assert report.failure(25) is None
+        assert "25.00 points" in report.failure(24.9)
+        unlabelled = verify.compare(reference, scores)
+        assert unlabelled.drop_points is None
+        assert "of the answers change" in unlabelled.failure()
+        assert unlabelled.failure(25) is None
+
+    def test_what_is_no_number_fails(self):
+        reference = np.array([[0.9, 0.1]])
+        report = verify.compare(reference, np.array([[0.9, np.nan]]), np.array([0]))
+        assert "not numbers" in report.failure(100)
