@@ -2,8 +2,8 @@
 
     python examples/demo.py
 
-Trains a ResNet-8 on the bundled sample of Fashion-MNIST, exports it as float32 and as int8, compares both files with the
-Keras model on images that neither training nor calibration saw, and times them side by side. Everything lands in
+Trains a ResNet-8 on the bundled sample of Fashion-MNIST, exports it as float32 and as int8, compares both files with
+the Keras model on images that neither training nor calibration saw, and times them side by side. Everything lands in
 runs/demo.
 """
 

@@ -43,15 +43,17 @@ def claim(path, force=False):
     if path.exists() and not force:
         record = read_sidecar(path)
         if record is None or record.get("sha256") != sha256(path.read_bytes()):
-            raise ValueError(f"{path} exists and was not written by this command. Choose another --out, or add --force.")
+            raise ValueError(
+                f"{path} exists and was not written by this command. Choose another --out, or add --force."
+            )
 
 
 class Draft:
     """A file written beside its final place, which it takes only on `publish`; leaving the block without it removes it.
 
-        with Draft(path, data) as draft:
-            check(draft.path)
-            draft.publish(record)
+    with Draft(path, data) as draft:
+        check(draft.path)
+        draft.publish(record)
     """
 
     def __init__(self, path, data):

@@ -1,6 +1,6 @@
 """Latency of exported files on this machine, measured side by side.
 
-    python -m export.bench float32.tflite int8.tflite
+python -m export.bench float32.tflite int8.tflite
 """
 
 import argparse
@@ -68,7 +68,9 @@ def _timed_ms(runner):
 
 def main(arguments=None):
     p = argparse.ArgumentParser(prog="python -m export.bench", description=__doc__.split("\n")[0])
-    p.add_argument("files", nargs="+", metavar="FILE", help="exported files; the first is what the others are compared to")
+    p.add_argument(
+        "files", nargs="+", metavar="FILE", help="exported files; the first is what the others are compared to"
+    )
     p.add_argument("--seconds", type=float, default=5.0, help="how long to measure (default: 5)")
     p.add_argument("--threads", type=int, help="processor threads (default: all cores)")
     p.add_argument("--json", action="store_true", help="print JSON instead of a table")
@@ -78,7 +80,10 @@ def main(arguments=None):
     with cli.held_stderr():
         results = measure(args.files, args.seconds, args.threads)
     rows = [
-        (r.file, f"p50 {r.p50_ms:.2f} ms, p90 {r.p90_ms:.2f} ms, {results[0].p50_ms / r.p50_ms:.2f}x, {r.size_bytes:,} bytes")
+        (
+            r.file,
+            f"p50 {r.p50_ms:.2f} ms, p90 {r.p90_ms:.2f} ms, {results[0].p50_ms / r.p50_ms:.2f}x, {r.size_bytes:,} B",
+        )
         for r in results
     ]
     machine = f"{platform.processor() or platform.machine()}, {args.threads or os.cpu_count()} threads"

@@ -109,7 +109,9 @@ def refuse_unnatural(images, name):
             every scale down to 8 pixels, as they do in pictures of things.
     """
     if np.median([image.std() for image in images]) < MIN_DEVIATION:
-        raise ValueError(f"The images in {name} are each of one colour. Calibration needs pictures like those of the app.")
+        raise ValueError(
+            f"The images in {name} are each of one colour. Calibration needs pictures like those of the app."
+        )
     if np.median([_correlation(image) for image in images]) < MIN_CORRELATION:
         raise ValueError(f"The images in {name} are noise. Calibration needs pictures like those of the app.")
 
@@ -189,7 +191,8 @@ def _hold_out(pool, say):
     count = len(pool) // HELD_OUT_SHARE
     if not count:
         raise ValueError(
-            f"{len(pool)} images are too few to calibrate and to verify with. Add images, or name others with --eval-data."
+            f"{len(pool)} images are too few both to calibrate and to verify with. "
+            "Add images, or name others with --eval-data."
         )
     count = min(count, EVALUATION)
     say(f"holding out {count} of {len(pool)} images for verification; name others with --eval-data")
@@ -200,4 +203,6 @@ def _refuse_overlap(calibration, evaluation):
     hashes = {image.tobytes() for image in calibration.images}
     common = sum(image.tobytes() in hashes for image in evaluation.images)
     if common:
-        raise ValueError(f"{common} images are in both the calibration and the evaluation set. They must have none in common.")
+        raise ValueError(
+            f"{common} images are in both the calibration and the evaluation set. They must have none in common."
+        )

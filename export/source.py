@@ -64,7 +64,9 @@ def _require_tensorflow():
     import keras
 
     if keras.backend.backend() != "tensorflow":
-        raise ValueError("Export needs Keras on the tensorflow backend. Set KERAS_BACKEND=tensorflow before importing it.")
+        raise ValueError(
+            "Export needs Keras on the tensorflow backend. Set KERAS_BACKEND=tensorflow before importing it."
+        )
 
 
 def _find(model, weights):
@@ -75,7 +77,9 @@ def _find(model, weights):
     if model in models.list_models() and not path.exists():
         return _by_name(model, weights)
     if weights is not None:
-        raise ValueError(f"--weights goes with a model's name. Received: --model {model}, which brings its own weights.")
+        raise ValueError(
+            f"--weights goes with a model's name. Received: --model {model}, which brings its own weights."
+        )
     if path.is_dir():
         origin = "bundled" if path == BUNDLED else "file"
         return _read(path / checkpoint.MODEL), checkpoint.load_card(path), origin
@@ -125,7 +129,9 @@ def _check(model, name):
     if not any(isinstance(layer, ResidualBlock) for layer in model.layers):
         raise ValueError(f"{name} is not a ResNet of this package: it has no residual block.")
     if not isinstance(model.layers[1], keras.layers.Rescaling):
-        raise ValueError(f"{name} takes normalised pixels. Build it with include_preprocessing=True: files take raw pixels.")
+        raise ValueError(
+            f"{name} takes normalised pixels. Build it with include_preprocessing=True: files take raw pixels."
+        )
     if len(model.inputs) != 1 or len(model.outputs) != 1 or len(model.output_shape) != 2:
         raise ValueError(f"{name} must have one image as input and one score a class as output.")
     if None in model.input_shape[1:]:
@@ -188,7 +194,9 @@ def _ends_in_logits(model):
 def _with_softmax(model):
     import keras
 
-    return keras.Model(model.input, keras.layers.Activation("softmax", name="probabilities")(model.output), name=model.name)
+    return keras.Model(
+        model.input, keras.layers.Activation("softmax", name="probabilities")(model.output), name=model.name
+    )
 
 
 def _centred(reference, scale):

@@ -1,6 +1,6 @@
 """Exports a ResNet to a `.tflite` file and proves it in LiteRT before it takes its name.
 
-    python -m export.tflite --int8
+python -m export.tflite --int8
 """
 
 import argparse
@@ -50,7 +50,8 @@ def export(
         ValueError, OSError: something about the input or the output path; nothing is written.
         ImportError: a package is missing.
     """
-    from export import calibration, source as sources, verify
+    from export import calibration, verify
+    from export import source as sources
     from resnet_keras import cli
 
     recipes.check(recipe, io)
@@ -179,8 +180,8 @@ def _quiet():
 
 
 def _record(source, recipe, io, path, calibration, evaluation, report):
-    import tensorflow as tf
     import keras
+    import tensorflow as tf
 
     from export.runtime import Runner
     from resnet_keras import __version__
@@ -240,8 +241,14 @@ def main(arguments=None):
 def _rows(record, report):
     from export import verify
 
-    edges = ", ".join(f"{edge['name']} {edge['dtype']} {edge['shape']}" for edge in record["inputs"] + record["outputs"])
-    rows = [("model", f"{record['model']} ({record['weights']} weights)"), ("recipe", record["recipe"]), ("edges", edges)]
+    edges = ", ".join(
+        f"{edge['name']} {edge['dtype']} {edge['shape']}" for edge in record["inputs"] + record["outputs"]
+    )
+    rows = [
+        ("model", f"{record['model']} ({record['weights']} weights)"),
+        ("recipe", record["recipe"]),
+        ("edges", edges),
+    ]
     if record["calibration"]:
         rows.append(("calibrated on", f"{record['calibration']['images']} images of {record['calibration']['origin']}"))
     rows += verify.rows(report, record["recipe"])

@@ -1,6 +1,6 @@
 """Opens an exported file in a real runtime and compares it with the Keras model on held-out images.
 
-    python -m export.verify model.tflite --model runs/mine --data photos/
+python -m export.verify model.tflite --model runs/mine --data photos/
 """
 
 import argparse

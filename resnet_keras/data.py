@@ -124,7 +124,8 @@ def _fashion_mnist():
 def _fashion_sample():
     with np.load(ASSETS / "fashion_mnist_sample.npz") as arrays:
         train, test = (
-            Split(rgb32(arrays[f"{part}_images"]), arrays[f"{part}_labels"].astype(np.int64)) for part in ("train", "test")
+            Split(rgb32(arrays[f"{part}_images"]), arrays[f"{part}_labels"].astype(np.int64))
+            for part in ("train", "test")
         )
     return _dataset("fashion_mnist_sample", FASHION_CLASSES, train, test)
 
@@ -133,7 +134,7 @@ _NAMED = {"fashion_mnist": _fashion_mnist, "fashion_mnist_sample": _fashion_samp
 
 
 def _read_fashion_mnist(part):
-    """Reads the idx files of Debian's package `dataset-fashion-mnist`, or lets Keras download and cache the same files."""
+    """Reads the files of Debian's package `dataset-fashion-mnist`, or lets Keras download and cache the same files."""
     folder = pathlib.Path(sys.base_prefix) / "share/datasets/fashion-mnist"
     candidates = [folder, pathlib.Path("/usr/share/datasets/fashion-mnist")]
     for folder in candidates:
@@ -185,7 +186,9 @@ def open_npz(path):
     except (ValueError, OSError, EOFError) as error:
         raise ValueError(f"{path} is not an .npz file of plain arrays: {error}.") from error
     if not isinstance(archive, np.lib.npyio.NpzFile):
-        raise ValueError(f"{path} holds a single array. Expected an .npz file with named arrays, as numpy.savez writes it.")
+        raise ValueError(
+            f"{path} holds a single array. Expected an .npz file with named arrays, as numpy.savez writes it."
+        )
     return archive
 
 

@@ -27,13 +27,19 @@ def list_images(folder):
 
 
 def read_image(path, channels=3):
-    """One image as a `uint8` array of shape `(height, width, channels)`, or None where the file is not a readable image."""
+    """One image as a `uint8` array of shape `(height, width, channels)`, or None where the file cannot be read."""
     from PIL import Image
 
     try:
         with Image.open(path) as picture:
             pixels = np.asarray(picture.convert(MODES[channels]))
-    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError):  # what Pillow raises on bad files
+    except (
+        OSError,
+        ValueError,
+        SyntaxError,
+        EOFError,
+        Image.DecompressionBombError,
+    ):  # what Pillow raises on bad files
         return None
     return pixels.reshape(*pixels.shape[:2], channels)
 

@@ -52,4 +52,6 @@ def count_macs(model):
 
 def count_parameters(model):
     """`(trainable, moving statistics)` as numbers of values."""
-    return tuple(sum(math.prod(v.shape) for v in group) for group in (model.trainable_weights, model.non_trainable_weights))
+    return tuple(
+        sum(math.prod(v.shape) for v in group) for group in (model.trainable_weights, model.non_trainable_weights)
+    )

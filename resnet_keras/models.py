@@ -24,8 +24,8 @@ Args:
     name: name of the model.
     version: `"v1.5"` (stride in the 3x3 convolution of a bottleneck) or `"v1"` (in the first 1x1). The same for
         networks of basic blocks.
-    include_preprocessing: whether the model takes raw pixels and normalises them itself, `(x - 128) / 128`. If False, it
-        takes pixels that are already normalised, and the export refuses it.
+    include_preprocessing: whether the model takes raw pixels and normalises them itself, `(x - 128) / 128`. If False,
+        it takes pixels that are already normalised, and the export refuses it.
     stem: `"imagenet"` (7x7 of stride 2 and pooling) or `"small"` (3x3, for images of about 32 px). Default: the
         variant's own.
     shortcut: `"projection"` or `"identity"` where the shape changes. Default: the variant's own.
@@ -42,7 +42,7 @@ Raises:
 
 
 def list_models():
-    """Names of all models, in the order of the table: `"resnet18"` to `"resnet152"`, then `"resnet8"` to `"resnet110"`."""
+    """Names of all models: `"resnet18"` to `"resnet152"`, then `"resnet8"` to `"resnet110"`."""
     return list(VARIANTS)
 
 
@@ -151,7 +151,10 @@ def _top(x, classes, activation):
 def _load(model, weights):
     if not str(weights).endswith(".weights.h5"):
         raise ValueError(f"weights must be None or the path of a '.weights.h5' file. Received: weights={weights!r}.")
-    model.load_weights(weights)
+    try:
+        model.load_weights(weights)
+    except ValueError as error:
+        raise ValueError(f"The weights in {weights} do not fit {model.name}: {str(error).splitlines()[0]}") from error
 
 
 ResNet18 = _constructor("ResNet18")
@@ -166,4 +169,6 @@ ResNet44 = _constructor("ResNet44")
 ResNet56 = _constructor("ResNet56")
 ResNet110 = _constructor("ResNet110")
 
-_CONSTRUCTORS = {f.__name__.lower(): f for f in list(globals().values()) if getattr(f, "__name__", "").startswith("ResNet")}
+_CONSTRUCTORS = {
+    f.__name__.lower(): f for f in list(globals().values()) if getattr(f, "__name__", "").startswith("ResNet")
+}

@@ -8,9 +8,9 @@ import difflib
 class Recipe:
     """Everything that decides the result of a training run, apart from the seed and the precision.
 
-    `weight_decay` is decoupled, as Keras applies it (the variable shrinks by `learning_rate * weight_decay` a step), and
-    acts on the kernels of convolutions and dense layers alone. The learning rate rises linearly over `warmup_steps` to
-    `peak_learning_rate` and follows half a cosine to zero. `erase_pixels` is the side of a square that is painted
+    `weight_decay` is decoupled, as Keras applies it (the variable shrinks by `learning_rate * weight_decay` a step),
+    and acts on the kernels of convolutions and dense layers alone. The learning rate rises linearly over `warmup_steps`
+    to `peak_learning_rate` and follows half a cosine to zero. `erase_pixels` is the side of a square that is painted
     mid-grey with probability `erase_probability` (arXiv:1708.04896, arXiv:1708.04552).
     """
 

@@ -1,6 +1,6 @@
 """Trains a model by a recipe and writes a run directory.
 
-    python -m resnet_keras.train --recipe fashion --out runs/fashion
+python -m resnet_keras.train --recipe fashion --out runs/fashion
 """
 
 import argparse
@@ -35,7 +35,8 @@ def train(recipe, out, *, dataset=None, precision="auto", seed=0):
     """
     import keras
 
-    from resnet_keras import data, precision as precisions
+    from resnet_keras import data
+    from resnet_keras import precision as precisions
     from resnet_keras.augment import Batches
 
     out = pathlib.Path(out)

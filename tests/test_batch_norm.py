@@ -55,7 +55,9 @@ def test_equals_keras(policy, training, arguments):
     step = EPSILON_OF[ours.compute_dtype]
     np.testing.assert_allclose(outputs[0], outputs[1], atol=max(2 * step * np.abs(outputs[1]).max(), 1e-5))
     for ours_value, theirs_value in zip(*gradients, strict=True):
-        np.testing.assert_allclose(ours_value, theirs_value, atol=max(4 * step, 1e-5) * max(1, np.abs(theirs_value).max()))
+        np.testing.assert_allclose(
+            ours_value, theirs_value, atol=max(4 * step, 1e-5) * max(1, np.abs(theirs_value).max())
+        )
     for ours_value, theirs_value in zip(ours.get_weights(), theirs.get_weights(), strict=True):
         np.testing.assert_allclose(ours_value, theirs_value, rtol=1e-5)
 

@@ -79,7 +79,7 @@ class TestDatasets:
 
     def test_a_file_that_is_no_archive_is_refused(self, tmp_path):
         (tmp_path / "bad.npz").write_bytes(b"not an archive")
-        with pytest.raises(ValueError, match="not an .npz file"):
+        with pytest.raises(ValueError, match=r"not an \.npz file"):
             data.load(tmp_path / "bad.npz")
         with pytest.raises(FileNotFoundError):
             data.load(tmp_path / "none.npz")
@@ -119,7 +119,9 @@ class TestPreprocess:
         with pytest.raises(ValueError, match=str(next(iter(wrong)))):
             Preprocess(**wrong)
 
-    @pytest.mark.parametrize(("mean", "std"), [(128.0, 128.0), ((123.7, 116.3, 103.5), (58.4, 57.1, 57.4)), (127.5, (60.0, 50.0, 40.0))])
+    @pytest.mark.parametrize(
+        ("mean", "std"), [(128.0, 128.0), ((123.7, 116.3, 103.5), (58.4, 57.1, 57.4)), (127.5, (60.0, 50.0, 40.0))]
+    )
     def test_the_layer_normalises_as_numpy_does(self, mean, std):
         pixels = noise(2, 4, 4, 3)
         expected = (pixels - np.asarray(mean)) / np.asarray(std)

@@ -34,11 +34,15 @@ def test_resnet_keras_never_imports_export():
 
 
 def test_few_export_modules_import_resnet_keras_with_themselves():
-    importers = {p.name for p in (ROOT / "export").glob("*.py") if "resnet_keras" in imported(p, with_the_module_only=True)}
+    importers = {
+        p.name for p in (ROOT / "export").glob("*.py") if "resnet_keras" in imported(p, with_the_module_only=True)
+    }
     assert importers <= MAY_IMPORT_RESNET_KERAS
 
 
-@pytest.mark.parametrize("module", ["resnet_keras", "export.runtime", "export.artifact", "export.recipes", "export.bench"])
+@pytest.mark.parametrize(
+    "module", ["resnet_keras", "export.runtime", "export.artifact", "export.recipes", "export.bench"]
+)
 def test_light_modules_load_no_framework(module):
     assert not {"keras", "tensorflow", "jax", "torch"} & loaded_after(f"import {module}")
 

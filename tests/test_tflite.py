@@ -58,7 +58,10 @@ class TestBundledInt8:
         assert floats == {"image", "probabilities"}
         assert interpreter.get_input_details()[0]["shape"].tolist() == [1, 32, 32, 3]
         assert list(interpreter.get_signature_list()) == ["serving_default"]
-        assert interpreter.get_signature_list()["serving_default"] == {"inputs": ["image"], "outputs": ["probabilities"]}
+        assert interpreter.get_signature_list()["serving_default"] == {
+            "inputs": ["image"],
+            "outputs": ["probabilities"],
+        }
 
     def test_only_old_builtin_ops(self, bundled):
         # Compilers frozen in time refuse newer versions of an op.
@@ -119,7 +122,9 @@ class TestBundledInt8:
     def test_verify_and_bench_commands(self, bundled, capsys):
         assert verify.main([str(bundled[0]), "--json"]) == 0
         report = json.loads(capsys.readouterr().out)
-        assert report == {k: v for k, v in json.loads(bundled[0].with_suffix(".json").read_text())["measured"].items() if k in report}
+        assert report == {
+            k: v for k, v in json.loads(bundled[0].with_suffix(".json").read_text())["measured"].items() if k in report
+        }
         assert bench.main([str(bundled[0]), "--seconds", "0.1", "--json"]) == 0
         assert json.loads(capsys.readouterr().out)[0]["p50_ms"] > 0
 
@@ -138,7 +143,12 @@ def images(bundled_source):
 class TestConvert:
     @pytest.mark.parametrize(
         ("recipe", "io"),
-        [("float32", "float32"), ("float16", "float32"), ("dynamic", "float32"), *(("int8", io) for io in recipes.IO_TYPES)],
+        [
+            ("float32", "float32"),
+            ("float16", "float32"),
+            ("dynamic", "float32"),
+            *(("int8", io) for io in recipes.IO_TYPES),
+        ],
     )
     def test_every_recipe_and_edge(self, bundled_source, images, tmp_path, recipe, io):
         path = tmp_path / "x.tflite"

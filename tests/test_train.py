@@ -24,7 +24,9 @@ def two_classes():
         chosen = np.flatnonzero(np.isin(split.labels, (1, 8)))[:count]
         return data.Split(split.images[chosen, ::2, ::2], (split.labels[chosen] == 8).astype(np.int64))
 
-    return data.Dataset("two", ("Trouser", "Bag"), part(sample.train, 320), part(sample.validation, 24), part(sample.test, 100))
+    return data.Dataset(
+        "two", ("Trouser", "Bag"), part(sample.train, 320), part(sample.validation, 24), part(sample.test, 100)
+    )
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +60,9 @@ class TestTrain:
         out, card = run
         model = keras.models.load_model(out / "model.keras")
         scores = model.predict(two_classes.test.images, verbose=0)
-        assert 100 * np.mean(scores.argmax(axis=1) == two_classes.test.labels) == card["accuracy_percent"]["test"]["top1"]
+        assert (
+            100 * np.mean(scores.argmax(axis=1) == two_classes.test.labels) == card["accuracy_percent"]["test"]["top1"]
+        )
 
     def test_the_same_seed_gives_the_same_weights(self, run, two_classes, tmp_path):
         train.train(TINY, tmp_path, dataset=two_classes, precision="float32", seed=1)
@@ -89,7 +93,9 @@ class TestTrain:
         optimizer = train._optimizer(model, TINY, steps=10)
         decayed = {v.path for v in model.trainable_variables if optimizer._use_weight_decay(v)}
         assert decayed == {v.path for v in model.trainable_variables if v.name == "kernel"}
-        assert len(decayed) == sum(isinstance(layer, (keras.layers.Conv2D, keras.layers.Dense)) for layer in graph.leaves(model))
+        assert len(decayed) == sum(
+            isinstance(layer, (keras.layers.Conv2D, keras.layers.Dense)) for layer in graph.leaves(model)
+        )
 
     def test_learning_rate_warms_up_and_falls_to_zero(self):
         from resnet_keras import ResNet8
@@ -101,7 +107,17 @@ class TestTrain:
 
 class TestCommand:
     def test_recipe_with_changes_end_to_end(self, tmp_path):
-        command = [sys.executable, "-m", "resnet_keras.train", "--recipe", "demo", "--epochs", "1", "--set", "flip=false"]
+        command = [
+            sys.executable,
+            "-m",
+            "resnet_keras.train",
+            "--recipe",
+            "demo",
+            "--epochs",
+            "1",
+            "--set",
+            "flip=false",
+        ]
         done = subprocess.run([*command, "--out", str(tmp_path / "run")], capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         assert "test accuracy:" in done.stdout
