@@ -27,14 +27,14 @@ def keras_step(build, images, labels, precision):
     import keras
 
     from resnet_keras import precision as precisions
-    from resnet_keras.train import _jit_compile
+    from resnet_keras.train import jit_compile
 
     with precisions.policy(precision):
         model = build()
     model.compile(
         keras.optimizers.SGD(1e-3, momentum=0.9, nesterov=True),
         keras.losses.SparseCategoricalCrossentropy(),
-        jit_compile=_jit_compile(),
+        jit_compile=jit_compile(),
     )
     return lambda: float(model.train_on_batch(images, labels))
 

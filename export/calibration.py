@@ -123,19 +123,20 @@ def _own_data(source):
         parts = (own.train, "training"), (own.test, "test")
         return tuple(_from_split(part, own.name, kind, source, count).without_labels() for part, kind in parts)
     name = "fashion_mnist_sample" if source.weights == "bundled" else source.data_name
-    if name not in data.names():
+    if name is None or (name not in data.names() and not pathlib.Path(name).is_file()):
         return None
     own = data.load(name)
+    judge, part = (own.test, "test") if own.test else (own.validation, "validation")
     return (
         _from_split(own.train, own.name, "training", source, POOL),
-        _from_split(own.test, own.name, "test", source, len(own.test)),
+        _from_split(judge, own.name, part, source, len(judge)),
     )
 
 
 def _from_split(split, name, part, source, count):
     chosen = split.take(data.balanced(split.labels, count, SEED))
     images = np.stack([source.preprocess.pixels(image) for image in chosen.images])
-    return ImageSet(images, chosen.labels, f"{name} {part}")
+    return ImageSet(images, chosen.labels, f"{pathlib.Path(name).name} {part}")
 
 
 def _correlation(image):

@@ -89,7 +89,7 @@ def _fit(model, batches, validation, recipe, out):
         optimizer=_optimizer(model, recipe, steps=recipe.epochs * len(batches)),
         loss=keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=recipe.label_smoothing),
         metrics=[keras.metrics.CategoricalAccuracy(name="accuracy")],
-        jit_compile=_jit_compile(),
+        jit_compile=jit_compile(),
     )
     one_hot = np.eye(batches.classes, dtype="float32")[validation.labels]
     with cli.bar("training", recipe.epochs * len(batches) * recipe.batch_size, "images") as advance:
@@ -123,7 +123,7 @@ def _optimizer(model, recipe, steps):
     return optimizer
 
 
-def _jit_compile():
+def jit_compile():
     """XLA everywhere but on tensorflow's CPU, where it is slower than the kernels it replaces."""
     import keras
 

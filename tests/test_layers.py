@@ -1,5 +1,7 @@
 """Every layer through one harness: shapes, serialisation, dtype policies."""
 
+import inspect
+
 import keras
 import numpy as np
 import pytest
@@ -61,6 +63,8 @@ def check_serialisation(make, tmp_path):
     x, model = pictures(7, 8), disturbed(model_of(make()))
     expected = model(x)
     config = make().get_config()
+    arguments = set(inspect.signature(type(make())).parameters) - {"kwargs"}
+    assert arguments <= set(config)
     twin = type(make()).from_config(config)
     assert twin.get_config() == config
     for copy in (model_of(twin), keras.models.clone_model(model)):

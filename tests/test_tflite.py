@@ -13,7 +13,8 @@ from ai_edge_litert.interpreter import Interpreter
 
 import resnet_keras
 from export import artifact, bench, calibration, recipes, runtime, source, tflite, verify
-from resnet_keras import data
+from resnet_keras import data, train
+from resnet_keras import recipes as training_recipes
 
 
 @pytest.fixture(scope="module")
@@ -234,6 +235,16 @@ class TestSources:
         assert (record["calibration"]["images"], report.images) == (48, 12)
         assert report.drop_points is None
         assert record["labels"] == ["class 0", "class 1", "class 2", "class 3"]
+
+    def test_a_run_on_own_arrays_brings_its_images(self, tmp_path):
+        images = data.load("fashion_mnist_sample").train.images[:240, :16, :16]
+        labels = data.load("fashion_mnist_sample").train.labels[:240]
+        np.savez(tmp_path / "mine.npz", train_images=images, train_labels=labels)
+        recipe = training_recipes.get("demo").with_changes(data=str(tmp_path / "mine.npz"), epochs=1, batch_size=32)
+        train.train(recipe, tmp_path / "run", precision="float32")
+        record, _, _ = tflite.export(tmp_path / "run", out=tmp_path / "x.tflite", max_drop=100)
+        assert (record["calibration"]["origin"], record["calibration"]["images"]) == ("mine.npz training", 200)
+        assert (record["measured"]["origin"], record["measured"]["images"]) == ("mine.npz validation", 8)
 
     def test_imagenet_depths_by_name_with_random_weights(self, tmp_path):
         record, _, failure = tflite.export("resnet18", "random", out=tmp_path / "x.tflite")
