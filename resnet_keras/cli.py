@@ -46,7 +46,8 @@ def bar(description, total, unit):
 
     class Rate(ProgressColumn):
         def render(self, task):
-            return f"{task.speed or 0:,.0f} {unit}/s"
+            speed = task.speed or 0
+            return f"{speed:,.0f} {unit}/s" if speed >= 10 else f"{speed:.2g} {unit}/s"
 
     columns = TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f}%"), Rate()
     console = Console(stderr=True)
