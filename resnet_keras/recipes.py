@@ -83,7 +83,7 @@ RECIPES = {
     "fashion": _FASHION,
     # A small network on the bundled images, for a machine without network: about a minute on two cores.
     "demo": dataclasses.replace(
-        _FASHION, model="resnet8", data="fashion_mnist_sample", epochs=20, warmup_steps=50, erase_probability=0.0
+        _FASHION, model="resnet8", data="fashion_mnist_sample", epochs=28, warmup_steps=50, erase_probability=0.0
     ),
 }
 

@@ -20,8 +20,8 @@ def fingerprints(images):
 class TestDatasets:
     def test_the_sample_is_real_balanced_and_apart(self):
         sample = data.load("fashion_mnist_sample")
-        assert len(sample.train) + len(sample.validation) == 3600
-        assert np.bincount(sample.test.labels).tolist() == [200] * 10
+        assert len(sample.train) + len(sample.validation) == 3000
+        assert np.bincount(sample.test.labels).tolist() == [280] * 10
         assert not fingerprints(sample.train.images) & fingerprints(sample.test.images)
         assert not fingerprints(sample.train.images) & fingerprints(sample.validation.images)
 

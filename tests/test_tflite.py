@@ -116,7 +116,7 @@ class TestBundledInt8:
         assert record["labels"] == list(data.FASHION_CLASSES)
         assert record["weights"] == "bundled"
         assert record["calibration"]["images"] == 200
-        assert record["measured"]["images"] == 2000
+        assert record["measured"]["images"] == 2800
         assert (record["preprocess"]["mean"], record["preprocess"]["std"]) == (128.0, 128.0)
         assert sorted(p.name for p in path.parent.iterdir()) == ["resnet20_int8.json", "resnet20_int8.tflite"]
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from resnet_keras import data
 
-TRAIN_IMAGES, TEST_IMAGES, SEED = 3600, 2000, 1
+TRAIN_IMAGES, TEST_IMAGES, SEED = 3000, 2800, 1
 
 
 def main():
