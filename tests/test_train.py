@@ -25,7 +25,7 @@ def two_classes():
         return data.Split(split.images[chosen, ::2, ::2], (split.labels[chosen] == 8).astype(np.int64))
 
     return data.Dataset(
-        "two", ("Trouser", "Bag"), part(sample.train, 320), part(sample.validation, 24), part(sample.test, 100)
+        "two", ("Trouser", "Bag"), part(sample.train, 320), part(sample.validation, 20), part(sample.test, 100)
     )
 
 
@@ -52,7 +52,7 @@ class TestTrain:
         assert recipes.Recipe(**card["recipe"]) == TINY
         assert card["labels"] == ["Trouser", "Bag"]
         assert card["preprocess"]["height"] == 16
-        assert card["images"] == {"train": 320, "validation": 24}
+        assert card["images"] == {"train": 320, "validation": 20}
         assert card["seed"] == 1
         assert card["precision"] == "float32"
 
