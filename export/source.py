@@ -139,16 +139,16 @@ def _check(model, name):
 
 
 def _labels(labels_file, card, classes):
-    if labels_file is None:
-        return tuple(card.get("labels") or (f"class {i}" for i in range(classes)))
-    try:
-        labels = pathlib.Path(labels_file).read_text(encoding="utf-8-sig").strip().splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"The labels file {labels_file} cannot be read as text: {error}.") from error
-    labels = tuple(label.strip() for label in labels)
+    labels, where = card.get("labels") or [f"class {i}" for i in range(classes)], "The card"
+    if labels_file is not None:
+        try:
+            labels, where = pathlib.Path(labels_file).read_text(encoding="utf-8-sig").strip().splitlines(), labels_file
+        except (OSError, UnicodeDecodeError) as error:
+            raise ValueError(f"The labels file {labels_file} cannot be read as text: {error}.") from error
+    labels = tuple(str(label).strip() for label in labels)
     if len(labels) != classes or "" in labels:
         raise ValueError(
-            f"{labels_file} must hold one label a line for {classes} classes. "
+            f"{where} must hold one label for each of the {classes} classes. "
             f"Received: {len(labels)} lines, {labels.count('')} of them empty."
         )
     return labels
@@ -168,13 +168,17 @@ def _source(model, card, origin, labels):
     values = {"mean": _number(mean), "std": _number(std)}
     height, width = reference.input_shape[1:3]
     outside = card.get("preprocess") or {"crop_fraction": 1.0}
+    try:
+        preprocess = Preprocess(**{**outside, "height": height, "width": width, **values})
+    except TypeError as error:
+        raise ValueError(f"The card's preprocess is not one: {error}.") from error
     return Source(
-        name=card["model"],
+        name=card.get("model") or model.name,
         reference=reference,
         network=_centred(reference, scale),
         mean=values["mean"],
         labels=labels,
-        preprocess=Preprocess(**{**outside, "height": height, "width": width, **values}),
+        preprocess=preprocess,
         weights=origin,
         data_name=card.get("data"),
     )

@@ -100,12 +100,28 @@ def convert(source, recipe, io="float32", calibration=None):
     if recipe == "float16":
         converter.target_spec.supported_types = [tf.float16]
     if integer_only:
-        converter.representative_dataset = lambda: ([image[None].astype("float32")] for image in calibration.images)
         converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
         converter.inference_input_type = converter.inference_output_type = tf.dtypes.as_dtype(io)
-    with _quiet():
-        data = converter.convert()
+        data = _calibrated_and_converted(converter, calibration)
+    else:
+        with _quiet():
+            data = converter.convert()
     return _named(data, integer_only)
+
+
+def _calibrated_and_converted(converter, calibration):
+    from resnet_keras import cli
+
+    with cli.bar("calibrating", len(calibration), "images") as advance:
+
+        def images():
+            for image in calibration.images:
+                yield [image[None].astype("float32")]
+                advance(1)
+
+        converter.representative_dataset = images
+        with _quiet():
+            return converter.convert()
 
 
 def _frozen(source, integer_only):

@@ -30,9 +30,12 @@ def load_card(directory):
     if not path.is_file():
         raise ValueError(f"{directory} is not a run directory: it has no {CARD}.")
     try:
-        return json.loads(path.read_text())
+        card = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"{path} is not valid JSON: {error}.") from error
+    if not isinstance(card, dict):
+        raise ValueError(f"{path} must hold a JSON object. Received: {type(card).__name__}.")
+    return card
 
 
 def append_history(directory, row):

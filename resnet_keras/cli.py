@@ -50,14 +50,16 @@ def bar(description, total, unit):
             return f"{speed:,.0f} {unit}/s" if speed >= 10 else f"{speed:.2g} {unit}/s"
 
     columns = TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f}%"), Rate()
-    console = Console(stderr=True)
-    with Progress(*columns, TimeRemainingColumn(), TextColumn("{task.fields[note]}"), console=console) as progress:
-        task = progress.add_task(description, total=total, note="")
+    # On a descriptor of its own the bar stays visible while `held_stderr` holds what libraries print.
+    with os.fdopen(os.dup(2), "w", encoding="utf-8") as stderr:
+        layout = (*columns, TimeRemainingColumn(), TextColumn("{task.fields[note]}"))
+        with Progress(*layout, console=Console(file=stderr)) as progress:
+            task = progress.add_task(description, total=total, note="")
 
-        def advance(count, note=None):
-            progress.update(task, advance=count, **({} if note is None else {"note": note}))
+            def advance(count, note=None):
+                progress.update(task, advance=count, **({} if note is None else {"note": note}))
 
-        yield advance
+            yield advance
 
 
 @contextlib.contextmanager

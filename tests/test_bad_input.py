@@ -107,6 +107,12 @@ class TestModel:
         refused(["--model", tmp_path / "run"], "card.json")
         (tmp_path / "run" / "card.json").write_text("{not json")
         refused(["--model", tmp_path / "run"], "not valid JSON")
+        (tmp_path / "run" / "card.json").write_text("[]")
+        refused(["--model", tmp_path / "run"], "JSON object")
+        (tmp_path / "run" / "card.json").write_text('{"labels": ["one", "two"]}')
+        refused(["--model", tmp_path / "run"], "10 classes")
+        (tmp_path / "run" / "card.json").write_text('{"preprocess": {"sise": 3}}')
+        refused(["--model", tmp_path / "run"], "preprocess")
 
     def test_code_in_a_model_is_not_run(self, refused, tmp_path):
         image = keras.Input((32, 32, 3))

@@ -13,7 +13,7 @@ from ai_edge_litert.interpreter import Interpreter
 
 import resnet_keras
 from export import artifact, bench, calibration, recipes, runtime, source, tflite, verify
-from resnet_keras import data, train
+from resnet_keras import checkpoint, data, train
 from resnet_keras import recipes as training_recipes
 
 
@@ -97,6 +97,17 @@ class TestBundledInt8:
         drop_points = 100 * (np.mean(expected == test.labels) - np.mean(answers == test.labels))
         assert drop_points <= 0.3
         assert np.mean(answers == expected) >= 0.99
+
+    @pytest.mark.slow
+    def test_the_whole_test_set(self, bundled, bundled_source):
+        """The card's accuracy, and an int8 file within 0.1 points of it."""
+        test = data.load("fashion_mnist").test
+        report = verify.verify(bundled[0], bundled_source, calibration.ImageSet(test.images, test.labels, "test"))
+        card = checkpoint.load_card(source.BUNDLED)
+        # The card was measured in bfloat16, which changes the answer to a few images near a boundary.
+        assert report.float_top1_percent == pytest.approx(card["accuracy_percent"]["test"]["top1"], abs=0.1)
+        assert report.drop_points <= 0.1
+        assert report.agreement_percent >= 99.5
 
     def test_one_step_of_the_input_is_one_pixel(self, bundled):
         _, details = tensors(bundled[0])

@@ -151,6 +151,12 @@ class TestRecipes:
         changed = recipes.Recipe().with_changes(epochs="3", weight_decay="1e-4", flip="False", model="resnet8")
         assert (changed.epochs, changed.weight_decay, changed.flip, changed.model) == (3, 1e-4, False, "resnet8")
 
+    def test_the_bundled_model_is_made_by_its_recipe(self):
+        card = checkpoint.load_card(data.ASSETS / "fashion_resnet20")
+        assert recipes.Recipe(**card["recipe"]) == recipes.get("fashion")
+        assert card["images"] == {"train": 58_000, "validation": 2_000}
+        assert card["accuracy_percent"]["test"]["images"] == 10_000
+
     def test_every_row_builds_a_known_model_on_known_data(self):
         from resnet_keras import list_models
 
