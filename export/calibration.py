@@ -64,10 +64,13 @@ def gather(source, calibration_data=None, eval_data=None, needs_calibration=True
     Raises:
         ValueError: there are no images, they cannot be read, they are noise or of one colour, or the two sets overlap.
     """
-    own = _own_data(source)
     named = calibration_data is not None and (needs_calibration or eval_data is None)
-    pool = read(calibration_data, source, POOL, say, must_be_natural=True) if named else own and own[0]
-    evaluation = read(eval_data, source, EVALUATION, say, labelled=True) if eval_data is not None else own and own[1]
+    borrows = eval_data is None or (needs_calibration and not named)
+    pool, evaluation = (_own_data(source) if borrows else None) or (None, None)
+    if named:
+        pool = read(calibration_data, source, POOL, say, must_be_natural=True)
+    if eval_data is not None:
+        evaluation = read(eval_data, source, EVALUATION, say, labelled=True)
     if pool is None and (needs_calibration or evaluation is None):
         purpose = "calibrate" if needs_calibration else "verify"
         option = "--calibration-data" if needs_calibration else "--eval-data"
