@@ -48,8 +48,8 @@ class Report:
             limit = MAX_DROP_POINTS if labelled else MAX_CHANGED_POINTS
         if loss <= limit:
             return None
-        what = "accuracy drops by" if labelled else "of the answers change:"
-        return f"Too much {what} {loss:.2f} points; at most {limit:g} are accepted (--max-drop)."
+        what = f"The accuracy drops by {loss:.2f} points" if labelled else f"{loss:.2f} % of the answers change"
+        return f"{what}; at most {limit:g} are accepted (--max-drop)."
 
 
 def verify(path, source, evaluation):

@@ -33,6 +33,12 @@ class Recipe:
         for name in ("epochs", "batch_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1. Received: {getattr(self, name)}.")
+        for name in ("peak_learning_rate", "momentum", "weight_decay", "warmup_steps", "crop_padding", "erase_pixels"):
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise ValueError(f"{name} must be a number from 0 up. Received: {getattr(self, name)}.")
+        for name in ("momentum", "label_smoothing", "erase_probability"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} must be from 0 to 1. Received: {getattr(self, name)}.")
 
     def with_changes(self, **changes):
         """A copy with some values replaced; strings, as a command line gives them, are converted to the value's type.

@@ -5,6 +5,7 @@ python -m resnet_keras.train --recipe fashion --out runs/fashion
 
 import argparse
 import dataclasses
+import math
 import pathlib
 import platform
 import time
@@ -40,6 +41,8 @@ def train(recipe, out, *, dataset=None, precision="auto", seed=0):
     from resnet_keras.augment import Batches
 
     out = pathlib.Path(out)
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"--out must name a directory. Received a file: {out}.")
     if (out / checkpoint.MODEL).exists():
         raise ValueError(f"{out} holds a finished run. Choose another --out, or delete it.")
     dataset = dataset or data.load(_required(recipe.data))
@@ -144,6 +147,11 @@ def _reporter(advance, recipe, out):
             advance(recipe.batch_size)
 
         def on_epoch_end(self, epoch, logs=None):
+            if not math.isfinite(logs["loss"]):
+                raise ValueError(
+                    f"The loss is no longer a number in epoch {epoch + 1}. Lower peak_learning_rate, or use "
+                    "--precision float32."
+                )
             row = {"epoch": epoch + 1, **{name: round(float(value), 5) for name, value in logs.items()}}
             checkpoint.append_history(out, row)
             figures = f"loss {row['loss']:.4f}, validation accuracy {100 * row['val_accuracy']:.2f} %"

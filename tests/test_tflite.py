@@ -274,7 +274,7 @@ class TestGate:
         resnet_keras.ResNet8().save(stranger)
         (tmp_path / "x.tflite").write_bytes(tflite.convert(source.load(str(stranger)), "float32"))
         report = verify.verify(tmp_path / "x.tflite", bundled_source, images[1])
-        assert "accuracy drops by" in report.failure()
+        assert "The accuracy drops by" in report.failure()
         assert verify.main([str(tmp_path / "x.tflite")]) == 1
 
     def test_past_max_drop_nothing_is_written(self, tmp_path, monkeypatch):

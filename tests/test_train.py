@@ -86,6 +86,16 @@ class TestTrain:
             train.train(TINY, run[0], dataset=two_classes)
         assert (run[0] / "model.keras").read_bytes() == before
 
+    def test_a_diverging_run_stops_and_leaves_no_model(self, two_classes, tmp_path):
+        with pytest.raises(ValueError, match="no longer a number in epoch 1"):
+            train.train(TINY.with_changes(peak_learning_rate=1e12), tmp_path, dataset=two_classes, precision="float32")
+        assert not (tmp_path / "model.keras").exists()
+
+    def test_a_file_is_no_run_directory(self, two_classes, tmp_path):
+        (tmp_path / "file").write_text("mine")
+        with pytest.raises(ValueError, match="Received a file"):
+            train.train(TINY, tmp_path / "file", dataset=two_classes)
+
     def test_weight_decay_acts_on_kernels_alone(self):
         from resnet_keras import ResNet8
 
@@ -137,6 +147,9 @@ class TestCommand:
             (["--recipe", "demo", "--set", "flip"], "KEY=VALUE"),
             (["--recipe", "demo", "--precision", "int8"], "Unknown precision"),
             (["--recipe", "demo", "--batch-size", "5000"], "do not fill one batch"),
+            (["--recipe", "demo", "--set", "crop_padding=-1"], "crop_padding must be"),
+            (["--recipe", "demo", "--set", "weight_decay=nan"], "weight_decay must be"),
+            (["--recipe", "demo", "--set", "erase_probability=2"], "erase_probability must be"),
             (["--model", "resnet18"], "No data set"),
         ],
     )
