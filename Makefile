@@ -32,6 +32,7 @@ assets: $(READY) ## make the bundled model and sample again, from all of Fashion
 	$(BIN)/python -m resnet_keras.assets.make_sample
 	rm -rf resnet_keras/assets/fashion_resnet20
 	$(BIN)/python -m resnet_keras.train --recipe fashion --out resnet_keras/assets/fashion_resnet20
+	@echo "Save model.keras again with keras 3.12 (Python 3.10): older versions cannot read what newer ones save."
 
 constraints: $(READY) ## pin the newest versions for every supported Python
 	$(BIN)/pip install -q uv

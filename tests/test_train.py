@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import zipfile
 
 import keras
 import numpy as np
@@ -169,6 +170,11 @@ class TestRecipes:
         assert recipes.Recipe(**card["recipe"]) == recipes.get("fashion")
         assert card["images"] == {"train": 58_000, "validation": 2_000}
         assert card["accuracy_percent"]["test"]["images"] == 10_000
+
+    def test_the_bundled_model_is_saved_by_the_oldest_keras(self):
+        """A newer Keras reads what an older one saved, not the other way round; Python 3.10 has nothing after 3.12."""
+        with zipfile.ZipFile(data.ASSETS / "fashion_resnet20" / "model.keras") as archive:
+            assert json.loads(archive.read("metadata.json"))["keras_version"].startswith("3.12.")
 
     def test_every_row_builds_a_known_model_on_known_data(self):
         from resnet_keras import list_models
