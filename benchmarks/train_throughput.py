@@ -42,10 +42,13 @@ def keras_step(build, images, labels, precision):
 def torch_step(images, labels, precision):
     import torch
     from torch import nn
-    from torch_resnet import resnet50_v1
+
+    from resnet_keras.torch_reference import ResNet
+    from resnet_keras.variants import VARIANTS
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    model = resnet50_v1(CLASSES).to(device, memory_format=torch.channels_last).train()
+    network = ResNet(VARIANTS["resnet50"], CLASSES, version="v1")
+    model = network.to(device, memory_format=torch.channels_last).train()
     step = torch.compile(model) if device == "cuda" else model
     optimizer = torch.optim.SGD(model.parameters(), 1e-3, momentum=0.9, nesterov=True)
     x = torch.from_numpy(images.transpose(0, 3, 1, 2)).to(device).contiguous(memory_format=torch.channels_last)

@@ -5,6 +5,7 @@ import os
 import pathlib
 
 from resnet_keras import checkpoint, cli, data
+from resnet_keras import weights as weight_files
 from resnet_keras.preprocessing import Preprocess
 
 BUNDLED = data.ASSETS / "fashion_resnet20"
@@ -17,7 +18,7 @@ class Source:
     `reference` is the Keras model in float32, raw pixels to probabilities: what the exported file must compute.
     `network` is the same network laid flat, from `pixel - mean` (`centred`) to probabilities; the division by the
     standard deviation is folded into the first convolution, which is exact, and `mean` is what is left to subtract.
-    `weights` says where the weights are from: `"bundled"`, `"file"` or `"random"`.
+    `weights` says where the weights are from: `"bundled"`, `"file"`, `"random"` or a published tag.
     """
 
     name: str
@@ -39,7 +40,7 @@ def load(model=None, weights=None, labels_file=None):
 
     Args:
         model: a run directory, a `.keras` file, a name of `resnet_keras.list_models()`, or None for the bundled model.
-        weights: for a name: `"random"` or the path of a `.weights.h5` file.
+        weights: for a name: `"random"`, a published tag, or a file in any layout that `resnet_keras.weights` reads.
         labels_file: a text file with one class name a line, in place of the names that came with the model.
 
     Returns:
@@ -96,12 +97,15 @@ def _by_name(name, weights):
 
     if weights is None:
         raise ValueError(
-            f"{name} alone has no weights. Name a run directory or a .keras file, add --weights FILE.weights.h5, "
-            "or --weights random for a file whose answers mean nothing."
+            f"{name} alone has no weights. Name a run directory or a .keras file, add --weights imagenet or --weights "
+            "FILE, or --weights random for a file whose answers mean nothing."
         )
     if weights == "random":
         return models.build(name), {"model": name}, "random"
-    return models.build(name, weights=weights), {"model": name}, "file"
+    found = weight_files.find(weights, name)
+    shape = {"classes": found.classes, "input_channels": found.channels, "version": found.version or "v1.5"}
+    card = {"model": name, "labels": found.labels, "preprocess": found.preprocess.to_dict()}
+    return models.build(name, weights=found, **shape), card, found.origin if found.labels else "file"
 
 
 def _read(path):
@@ -167,7 +171,8 @@ def _source(model, card, origin, labels):
     mean, std = -offset / scale, 1 / scale
     values = {"mean": _number(mean), "std": _number(std)}
     height, width = reference.input_shape[1:3]
-    outside = card.get("preprocess") or {"crop_fraction": 1.0}
+    travelled = getattr(rescaling, "preprocess", None)
+    outside = card.get("preprocess") or (travelled.to_dict() if travelled else {"crop_fraction": 1.0})
     try:
         preprocess = Preprocess(**{**outside, "height": height, "width": width, **values})
     except TypeError as error:

@@ -32,7 +32,7 @@ def export(
 
     Args:
         model: a run directory, a `.keras` file, a model's name, or None for the bundled model.
-        weights: for a name, `"random"` or a `.weights.h5` file.
+        weights: for a name, a published tag, a file of weights, or `"random"`.
         recipe: `"float32"`, `"float16"`, `"dynamic"` or `"int8"`.
         io: dtype of the input and output tensor: `"float32"`, or `"int8"`, `"uint8"` for an int8 file.
         calibration_data: folder or `.npz` file; default: training images of the model's data set.
@@ -222,7 +222,7 @@ def parser():
     """The command line; importing nothing heavy keeps `--help` instant."""
     p = argparse.ArgumentParser(prog="python -m export.tflite", description=__doc__.split("\n")[0])
     p.add_argument("--model", help="run directory, .keras file or model name (default: the bundled ResNet-20)")
-    p.add_argument("--weights", help="for a model name: random, or a .weights.h5 file")
+    p.add_argument("--weights", help="for a model name: imagenet or another published tag, a file, or random")
     kind = p.add_mutually_exclusive_group()
     for recipe in recipes.RECIPES.values():
         kind.add_argument(

@@ -22,7 +22,9 @@ _HOME = {
         "list_models",
     ),
     "layers": ("BasicBlock", "BatchNormalization", "Bottleneck", "ChannelPadding", "Stem"),
-    "preprocessing": ("Preprocess",),
+    "pixels": ("PixelNormalization",),
+    "preprocessing": ("Preprocess", "preprocess_input"),
+    "imagenet": ("decode_predictions",),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 

@@ -7,8 +7,10 @@ only, which shifts every feature by a pixel, so the padding is a layer of its ow
 """
 
 import keras
+import numpy as np
 from keras import ops
 
+import resnet_keras.pixels  # noqa: F401  registers its layer with these
 from resnet_keras.batch_norm import BatchNormalization, register
 
 BN_EPSILON = 1e-5
@@ -298,3 +300,14 @@ class Bottleneck(ResidualBlock):
 
     def get_config(self):
         return {**super().get_config(), "version": self.version}
+
+    def save_own_variables(self, store):
+        store["version"] = np.float32(self.version.removeprefix("v"))
+
+    def load_own_variables(self, store):
+        theirs = f"v{float(store['version']):g}" if "version" in store else self.version
+        if theirs != self.version:
+            raise ValueError(
+                f"The weights are those of a {theirs} bottleneck, the model's are {self.version}: the shapes agree, "
+                f"the results would not. Build the model with version={theirs!r}."
+            )

@@ -4,9 +4,13 @@ Each constructor has the call signature of `keras.applications` and returns a fu
 RGB pixels (`image`, 0 to 255) and gives `probabilities`.
 """
 
+import dataclasses
+
 import keras
 
-from resnet_keras import layers
+from resnet_keras import layers, transfer
+from resnet_keras import weights as weight_files
+from resnet_keras.pixels import PixelNormalization
 from resnet_keras.preprocessing import Preprocess
 from resnet_keras.variants import VARIANTS
 
@@ -14,7 +18,12 @@ DOCSTRING = """Builds {title} (arXiv:1512.03385).
 
 Args:
     include_top: whether to end in global average pooling and a classifier. Without it the model returns features.
-    weights: None for random initialisation, or the path of a `.weights.h5` file of the same model.
+    weights: None for random initialisation; a published tag, `"imagenet"`, `"a1_in1k"`, `"a2_in1k"`, `"a3_in1k"`,
+        `"tv_in1k"`, `"tv2_in1k"` or `"keras"` (`python -m resnet_keras.weights` lists them); or the path of a
+        `.safetensors`, `.pth`, `.pt`, `.bin`, `.weights.h5`, `.keras` or `.h5` file in the layout of torchvision, timm,
+        Hugging Face's transformers, `keras.applications` or this package. The weights' own normalisation comes with
+        them. Every tensor of the file is used and every variable filled, or the file is refused, but for a classifier
+        of another number of classes, which keeps its random start.
     input_tensor: a Keras tensor to build on, in place of a new input.
     input_shape: `(height, width, channels)`, channels last. Defaults to `({size}, {size}, 3)`, and without the top to
         `(None, None, 3)`. Height and width must be at least {minimum}.
@@ -22,10 +31,12 @@ Args:
     classes: number of classes.
     classifier_activation: activation of the classifier; None returns logits.
     name: name of the model.
-    version: `"v1.5"` (stride in the 3x3 convolution of a bottleneck) or `"v1"` (in the first 1x1). The same for
-        networks of basic blocks.
-    include_preprocessing: whether the model takes raw pixels and normalises them itself, `(x - 128) / 128`. If False,
-        it takes pixels that are already normalised, and the export refuses it.
+    version: `"v1.5"` (stride in the 3x3 convolution of a bottleneck, as in PyTorch) or `"v1"` (in the first 1x1, as in
+        `keras.applications`, whose weights need it). The same for networks of basic blocks.
+    input_channels: number of channels where `input_shape` does not say it. Weights for another number are adapted: the
+        stem's kernel is summed for one channel, and repeated and scaled for others.
+    include_preprocessing: whether the model takes raw pixels and normalises them itself, `(x - 128) / 128` or as the
+        weights need it. If False, it takes pixels that are already normalised, and the export refuses it.
     stem: `"imagenet"` (7x7 of stride 2 and pooling) or `"small"` (3x3, for images of about 32 px). Default: the
         variant's own.
     shortcut: `"projection"` or `"identity"` where the shape changes. Default: the variant's own.
@@ -37,7 +48,10 @@ Returns:
     A `keras.Model`. Its output is `probabilities`, `(batch, classes)`, float32 under any dtype policy.
 
 Raises:
-    ValueError: an argument is out of range, or the weights do not fit.
+    ValueError: an argument is out of range, or the weights are damaged or do not fit.
+    FileNotFoundError: there is no such file.
+    ConnectionError: published weights cannot be downloaded.
+    ImportError: the package that reads such a file is missing.
 """
 
 
@@ -71,6 +85,7 @@ def _constructor(title):
         name=row.name,
         *,
         version="v1.5",
+        input_channels=None,
         include_preprocessing=True,
         stem=row.stem,
         shortcut=row.shortcut,
@@ -78,15 +93,20 @@ def _constructor(title):
     ):
         if pooling not in (None, "avg", "max"):
             raise ValueError(f"Unknown pooling. Received: pooling={pooling!r}. Expected: None, 'avg' or 'max'.")
-        image = _image(input_tensor, _checked_shape(row, stem, include_top, input_shape))
-        x = Preprocess().layer()(image) if include_preprocessing else image
+        image = _image(input_tensor, _checked_shape(row, stem, include_top, input_shape, input_channels))
+        found, preprocess = None, Preprocess(crop_fraction=1.0)
+        if weights is not None:
+            found = weight_files.find(weights, row.name)
+            transfer.check_version(found, row, version)
+            preprocess = transfer.normalisation(found, channels=image.shape[-1])
+        x = _normalised(image, preprocess) if include_preprocessing else image
         x = layers.Stem(row.widths[0], kind=stem, name="stem")(x)
         x = _stages(row, x, version, shortcut=shortcut, zero_init_residual=zero_init_residual)
         x = _top(x, classes, classifier_activation) if include_top else _features(x, pooling)
         inputs = image if input_tensor is None else keras.utils.get_source_inputs(input_tensor)
         model = keras.Model(inputs, x, name=name)
-        if weights is not None:
-            _load(model, weights)
+        if found is not None:
+            transfer.fill(model, found)
         return model
 
     constructor.__name__ = constructor.__qualname__ = title
@@ -99,15 +119,22 @@ def _reduction(row, stem):
     return 2 ** (len(row.depths) - 1) * (4 if stem == "imagenet" else 1)
 
 
-def _checked_shape(row, stem, include_top, input_shape):
+def _checked_shape(row, stem, include_top, input_shape, input_channels):
+    if input_channels is not None and (not isinstance(input_channels, int) or input_channels < 1):
+        raise ValueError(f"input_channels must be a whole number from 1 up. Received: {input_channels!r}.")
     if input_shape is None:
-        size = row.size if stem == row.stem else 32
-        return (size, size, 3) if include_top else (None, None, 3)
+        size = (row.size if stem == row.stem else 32) if include_top else None
+        return size, size, input_channels or 3
     shape, minimum = tuple(input_shape), _reduction(row, stem)
     if len(shape) != 3 or any(side is not None and side < minimum for side in shape[:2]) or not shape[2]:
         raise ValueError(
             f"input_shape must be (height, width, channels) with height and width of at least {minimum}. "
             f"Received: input_shape={input_shape}."
+        )
+    if input_channels not in (None, shape[2]):
+        raise ValueError(
+            f"input_shape and input_channels disagree. Received: input_shape={input_shape}, "
+            f"input_channels={input_channels}."
         )
     return shape
 
@@ -118,6 +145,13 @@ def _image(input_tensor, shape):
     if keras.backend.is_keras_tensor(input_tensor):
         return input_tensor
     raise ValueError(f"input_tensor must be a Keras tensor, as keras.Input returns it. Received: {type(input_tensor)}.")
+
+
+def _normalised(image, preprocess):
+    height, width = image.shape[1:3]
+    if None not in (height, width):
+        preprocess = dataclasses.replace(preprocess, height=height, width=width)
+    return PixelNormalization(preprocess, name="preprocessing")(image)
 
 
 def _stages(row, x, version, **arguments):
@@ -146,15 +180,6 @@ def _top(x, classes, activation):
     if activation is None:
         return x
     return keras.layers.Activation(activation, name="probabilities", dtype="float32")(x)
-
-
-def _load(model, weights):
-    if not str(weights).endswith(".weights.h5"):
-        raise ValueError(f"weights must be None or the path of a '.weights.h5' file. Received: weights={weights!r}.")
-    try:
-        model.load_weights(weights)
-    except ValueError as error:
-        raise ValueError(f"The weights in {weights} do not fit {model.name}: {str(error).splitlines()[0]}") from error
 
 
 ResNet18 = _constructor("ResNet18")

@@ -59,21 +59,14 @@ class Preprocess:
         cropped = np.asarray(picture.crop((left, top, left + self.width, top + self.height)))
         return cropped.reshape(self.height, self.width, image.shape[-1])
 
-    def layer(self, name="preprocessing"):
-        """The Keras layer that normalises raw pixels inside the model.
-
-        Always float32: pixel values and their mean need more digits than bfloat16 has. `scale` and `offset` have rank 3
-        where they are per channel, which keeps them on the last axis under any global image data format.
-        """
-        import keras
-
-        scale, offset = 1.0 / np.asarray(self.std), -np.asarray(self.mean) / np.asarray(self.std)
-        if scale.ndim or offset.ndim:
-            scale, offset = (np.broadcast_to(v, (1, 1, max(scale.size, offset.size))).tolist() for v in (scale, offset))
-        else:
-            scale, offset = float(scale), float(offset)
-        return keras.layers.Rescaling(scale, offset, name=name, dtype="float32")
-
     def to_dict(self):
         """A JSON-ready dictionary; `Preprocess(**value.to_dict())` gives the value back."""
         return dataclasses.asdict(self)
+
+
+def preprocess_input(x, data_format=None):
+    """Returns `x` as it is: the models of this package take raw pixels and normalise them inside.
+
+    It is here for code written for `keras.applications`, whose models need theirs.
+    """
+    return x

@@ -177,14 +177,12 @@ def _card(model, recipe, dataset, precision, seed):
     import keras
 
     from resnet_keras import __version__, graph
-    from resnet_keras.preprocessing import Preprocess
 
     parameters, moving_statistics = graph.count_parameters(model)
-    _, height, width, _ = model.input_shape
     return {
         "model": recipe.model,
         "labels": list(dataset.class_names),
-        "preprocess": Preprocess(height, width, crop_fraction=1.0).to_dict(),
+        "preprocess": model.get_layer("preprocessing").preprocess.to_dict(),
         "data": dataset.name,
         "images": {"train": len(dataset.train), "validation": len(dataset.validation)},
         "recipe": dataclasses.asdict(recipe),

@@ -7,12 +7,10 @@ Needs PyTorch; the tests do not.
 """
 
 import argparse
-import json
 import pathlib
 
-import numpy as np
 import torch
-from golden import unpack
+from golden import update
 from torch import nn
 
 FILE = pathlib.Path(__file__).parent / "golden_blocks.npz"
@@ -115,16 +113,7 @@ def main():
     arrays = {}
     for seed, name in enumerate(CASES):
         arrays |= arrays_of(name, seed)
-    if FILE.exists():
-        stored = unpack(FILE)
-        differences = [np.abs(stored[key] - value).max() for key, value in arrays.items() if key in stored]
-        print(f"{len(differences)} of {len(arrays)} arrays stored; largest difference {max(differences):.2e}")
-    if args.accept:
-        # One array for all: an archive spends some hundred bytes on each member.
-        index = json.dumps({key: value.shape for key, value in arrays.items()}, separators=(",", ":"))
-        values = np.concatenate([value.ravel() for value in arrays.values()]).astype(np.float32)
-        np.savez_compressed(FILE, index=index, values=values)
-        print(f"wrote {FILE.name}, {FILE.stat().st_size:,} bytes")
+    update(FILE, arrays, args.accept)
 
 
 if __name__ == "__main__":

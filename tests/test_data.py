@@ -6,6 +6,7 @@ from PIL import Image
 
 from resnet_keras import data, folders, recipes
 from resnet_keras.augment import MID_GREY, Batches, augmented
+from resnet_keras.pixels import PixelNormalization
 from resnet_keras.preprocessing import Preprocess
 
 
@@ -125,13 +126,13 @@ class TestPreprocess:
     def test_the_layer_normalises_as_numpy_does(self, mean, std):
         pixels = noise(2, 4, 4, 3)
         expected = (pixels - np.asarray(mean)) / np.asarray(std)
-        layer = Preprocess(mean=mean, std=std).layer()
+        layer = PixelNormalization(Preprocess(mean=mean, std=std))
         # One multiplication and one addition in float32: two roundings of numbers below 8.
         np.testing.assert_allclose(layer(pixels), expected, atol=2 * 8 * 2**-24)
 
     def test_the_default_is_exact(self):
         pixels = np.arange(256, dtype=np.uint8).reshape(1, 16, 16, 1)
-        assert (np.asarray(Preprocess().layer()(pixels)) * 128 == pixels.astype(int) - 128).all()
+        assert (np.asarray(PixelNormalization(Preprocess())(pixels)) * 128 == pixels.astype(int) - 128).all()
 
 
 class TestFolders:
