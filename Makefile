@@ -13,7 +13,8 @@ demo: $(READY) ## train, quantize, verify and time a small ResNet, offline, in a
 test: $(READY) ## run the tests
 	$(BIN)/python -m pytest
 
-slow: $(READY) ## run the longer proofs
+slow: $(READY) ## run the longer proofs, some against PyTorch
+	$(BIN)/python -m pip install --quiet 'torch>=2.4'
 	$(BIN)/python -m pytest -m slow
 
 bench: $(READY) ## measure training throughput and the cost of an export

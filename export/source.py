@@ -168,10 +168,12 @@ def _source(model, card, origin, labels):
         reference = _with_softmax(reference)
     rescaling = reference.layers[1]
     scale, offset = (np.asarray(value, "float64").reshape(-1) for value in (rescaling.scale, rescaling.offset))
-    mean, std = -offset / scale, 1 / scale
-    values = {"mean": _number(mean), "std": _number(std)}
-    height, width = reference.input_shape[1:3]
     travelled = getattr(rescaling, "preprocess", None)
+    if travelled is None:
+        values = {"mean": _number(-offset / scale), "std": _number(1 / scale)}
+    else:
+        values = {"mean": travelled.mean, "std": travelled.std}
+    height, width = reference.input_shape[1:3]
     outside = card.get("preprocess") or (travelled.to_dict() if travelled else {"crop_fraction": 1.0})
     try:
         preprocess = Preprocess(**{**outside, "height": height, "width": width, **values})

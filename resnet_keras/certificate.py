@@ -118,13 +118,13 @@ def _expected(found, row, pixels, digest, reference):
     if found.layout is layouts.KERAS:
         return _keras_logits(found, row, pixels), "keras.applications"
     try:
-        from resnet_keras import torch_reference
+        import torch
     except ImportError as error:
         raise ImportError(
             "PyTorch, the source of these weights, is not installed. Install it (pip install torch), or compare with "
             "stored logits (--reference FILE.npz, made by --record where PyTorch is)."
         ) from error
-    import torch
+    from resnet_keras import torch_reference
 
     return torch_reference.logits(found, row, pixels), f"PyTorch {torch.__version__}"
 

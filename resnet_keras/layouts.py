@@ -121,8 +121,11 @@ LAYOUTS = (TORCHVISION, HUGGINGFACE, KERAS, OWN)
 
 
 def detect(tensors):
-    """The layout in which the stem's kernel has its name, or None."""
-    return next((layout for layout in LAYOUTS if layout.key("stem_conv/kernel") in tensors), None)
+    """The layout in which most of the tensors have their names, or None."""
+    ours = {name for row in VARIANTS.values() for name in variable_names(row)}
+    known = {layout: sum(layout.key(name) in tensors for name in ours) for layout in LAYOUTS}
+    best = max(LAYOUTS, key=known.get)
+    return best if known[best] else None
 
 
 def variable_names(row):

@@ -40,6 +40,10 @@ class PixelNormalization(keras.layers.Rescaling):
         del config["scale"], config["offset"]
         return {**config, "preprocess": self.preprocess.to_dict()}
 
+    @classmethod
+    def from_config(cls, config):
+        return cls(**config)
+
     def save_own_variables(self, store):
         text = json.dumps(self.preprocess.to_dict())
         store["preprocess"] = np.frombuffer(text.encode(), "uint8")

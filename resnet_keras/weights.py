@@ -43,8 +43,9 @@ class Weights:
 
     @property
     def channels(self):
-        """How many input channels the stem has."""
-        return self.tensor("stem_conv/kernel").shape[2]
+        """How many input channels the stem has; 3 where the file lacks it, which `transfer.fill` then says."""
+        kernel = self.tensor("stem_conv/kernel")
+        return 3 if kernel is None else kernel.shape[2]
 
 
 def find(weights, model=None):

@@ -9,7 +9,7 @@ import pytest
 
 ROOT = pathlib.Path(__file__).parent.parent
 MAY_IMPORT_RESNET_KERAS = {"calibration.py", "compress.py", "source.py", "verify.py"}
-COMMANDS = ["resnet_keras.train", "export.tflite", "export.verify", "export.bench"]
+COMMANDS = ["resnet_keras.train", "resnet_keras.weights", "export.tflite", "export.verify", "export.bench"]
 
 
 def imported(path, with_the_module_only=False):
