@@ -80,7 +80,7 @@ def find(tag, model):
     if model not in row.top1_percent:
         others = [name for name, other in PUBLISHED.items() if model in other.top1_percent]
         raise ValueError(
-            f"There are no {row.tag!r} weights for {model}, only for {', '.join(row.top1_percent)}. "
+            f"There are no {tag!r} weights for {model}, only for {', '.join(row.top1_percent)}. "
             + (f"For {model} there are: {', '.join(others)}." if others else f"{model} has no published weights here.")
         )
     return row
