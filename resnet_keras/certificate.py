@@ -70,7 +70,7 @@ def check(what, model=None, *, reference=None, record=None):
         ValueError: the weights fit no model, or are this package's own, which need no import.
         ImportError: neither the source nor stored logits are there.
     """
-    if model is None and not pathlib.Path(what).suffix:
+    if model is None and weight_files.is_tag(what):
         raise ValueError(f"--check {what} needs --model: one of {', '.join(VARIANTS)}.")
     found = weight_files.find(what, model)
     model = model or layouts.identify(found.tensors, found.layout)

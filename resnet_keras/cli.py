@@ -16,6 +16,10 @@ def run(main):
     """
     try:
         status = main()
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader, such as `head`, has had enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        status = GOOD
     except (ImportError, ConnectionError) as error:
         status = _report(error, MISSING)
     except (ValueError, OSError) as error:

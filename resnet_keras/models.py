@@ -103,11 +103,10 @@ def _constructor(title):
         x = layers.Stem(row.widths[0], kind=stem, name="stem")(x)
         x = _stages(row, x, version, shortcut=shortcut, zero_init_residual=zero_init_residual)
         x = _top(x, classes, classifier_activation) if include_top else _features(x, pooling)
-        inputs = image if input_tensor is None else keras.utils.get_source_inputs(input_tensor)
-        model = keras.Model(inputs, x, name=name)
         if found is not None:
-            transfer.fill(model, found)
-        return model
+            transfer.fill(keras.Model(image, x, name=name), found)
+        inputs = image if input_tensor is None else keras.utils.get_source_inputs(input_tensor)
+        return keras.Model(inputs, x, name=name)
 
     constructor.__name__ = constructor.__qualname__ = title
     constructor.__doc__ = DOCSTRING.format(title=title, size=row.size, minimum=_reduction(row, row.stem))

@@ -66,7 +66,7 @@ def find(weights, model=None):
     """
     if isinstance(weights, Weights):
         return weights
-    if not pathlib.Path(weights).suffix:
+    if is_tag(weights):
         return _from_tag(str(weights), model)
     path = pathlib.Path(weights)
     raw = tensors.read(path)
@@ -78,6 +78,12 @@ def find(weights, model=None):
         )
     marks = {name: raw.pop(name) for name in list(raw) if name.endswith(("/version", "/preprocess"))}
     return Weights(str(path), path, layout.convert(raw), layout, **_marked(marks, layout))
+
+
+def is_tag(weights):
+    """Whether this is meant as a tag: it has no suffix, and there is no such file."""
+    path = pathlib.Path(weights)
+    return not path.suffix and not path.exists()
 
 
 def _from_tag(tag, model):

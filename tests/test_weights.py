@@ -249,6 +249,16 @@ class TestHeadsAndInputs:
             expected = np.concatenate([kernels[3]] * 2, axis=2)[:, :, :channels] * 3 / channels
             np.testing.assert_allclose(kernels[channels], expected, rtol=1e-6)
 
+    def test_a_network_on_another_tensor(self, file18):
+        grey = keras.Input((32, 32, 1))
+        colours = keras.layers.Conv2D(3, 1, name="colours")(grey)
+        model = resnet_keras.ResNet18(weights=file18, input_tensor=colours, classes=10)
+        assert model.input_shape == (None, 32, 32, 1)
+        whole = resnet_keras.ResNet18(weights=file18, input_shape=(32, 32, 3), classes=10)
+        image = certificate.fixed_pixels(32, 1)
+        expected = whole.predict_on_batch(np.asarray(model.get_layer("colours")(image)))
+        np.testing.assert_allclose(model.predict_on_batch(image), expected, rtol=1e-5, atol=1e-6)
+
     def test_shape_and_channels_must_agree(self):
         with pytest.raises(ValueError, match="input_channels=1"):
             resnet_keras.ResNet18(input_shape=(64, 64, 3), input_channels=1)
