@@ -1,71 +1,25 @@
-"""Training batches from arrays: shuffled, shifted, mirrored, erased; the same for a given seed, epoch and position.
+"""Random changes to a batch of images in memory: shifted, mirrored, erased, then Keras's RandAugment, MixUp or CutMix.
 
 Keras's own `RandomCrop` cuts one window for a whole batch, and its layers keep a running random state; here each batch
 has a generator of its own, so that any batch of a run can be made again without the ones before it.
 """
 
-import keras
 import numpy as np
 
 MID_GREY = 128
 
 
-class Batches(keras.utils.PyDataset):
-    """`(images, one-hot labels)` batches for `keras.Model.fit`, on any backend.
+def augmented(images, labels, recipe, rng):
+    """Applies the recipe's random changes, each image on its own but for the mixing.
 
     Args:
-        split: a `data.Split` with labels.
-        recipe: a `recipes.Recipe`; its batch size and augmentation values are used.
-        classes: number of classes.
-        seed: decides the order and every random value.
-
-    Each batch is `uint8` `(batch_size, height, width, 3)` and `float32` `(batch_size, classes)`. Every epoch has
-    another order; what does not fill a last batch is left out of that epoch.
-
-    Raises:
-        ValueError: there are fewer images than one batch needs.
-    """
-
-    def __init__(self, split, recipe, classes, seed, **kwargs):
-        super().__init__(**kwargs)
-        if len(split) < recipe.batch_size:
-            raise ValueError(
-                f"{len(split)} training images do not fill one batch of {recipe.batch_size}. Use a smaller batch_size."
-            )
-        self.split = split
-        self.recipe = recipe
-        self.classes = classes
-        self.seed = seed
-        self.epoch = 0
-        self._shuffle()
-
-    def _shuffle(self):
-        self.order = np.random.default_rng([self.seed, self.epoch]).permutation(len(self.split))
-
-    def __len__(self):
-        return len(self.split) // self.recipe.batch_size
-
-    def on_epoch_end(self):
-        self.epoch += 1
-        self._shuffle()
-
-    def __getitem__(self, index):
-        size = self.recipe.batch_size
-        batch = self.split.take(self.order[index * size : (index + 1) * size])
-        images = augmented(batch.images, self.recipe, np.random.default_rng([self.seed, self.epoch, index]))
-        return images, np.eye(self.classes, dtype="float32")[batch.labels]
-
-
-def augmented(images, recipe, rng):
-    """Applies the recipe's random shift, mirror and erasing, each image on its own.
-
-    Args:
-        images: `(count, height, width, channels)`.
+        images: `uint8`, `(count, height, width, channels)`.
+        labels: `float32`, `(count, classes)`.
         recipe: a `recipes.Recipe`.
         rng: a `numpy.random.Generator`.
 
     Returns:
-        A new array of the same shape and dtype.
+        `(images, labels)`, new arrays of the same shapes; the images are `float32` if Keras's layers had a part in them.
     """
     images = _shifted(images, recipe.crop_padding, rng)
     if recipe.flip:
@@ -73,7 +27,11 @@ def augmented(images, recipe, rng):
         images[mirrored] = images[mirrored, :, ::-1]
     erased = np.flatnonzero(rng.random(len(images)) < recipe.erase_probability)
     _erase(images, erased, recipe.erase_pixels, rng)
-    return images
+    if recipe.rand_augment_ops or recipe.mixup_alpha or recipe.cutmix_alpha:
+        from resnet_keras.mixing import mixed
+
+        return mixed(images, labels, recipe, rng)
+    return images, labels
 
 
 def _shifted(images, padding, rng):

@@ -8,11 +8,19 @@ import tempfile
 GOOD, GATE_FAILED, BAD_INPUT, MISSING = 0, 1, 2, 3
 
 
+class Terminated(Exception):
+    """A command stopped in good order because a signal asked it to; `status` is 128 and the signal's number."""
+
+    def __init__(self, message, status):
+        super().__init__(message)
+        self.status = status
+
+
 def run(main):
     """Calls `main()` and leaves the process with its status, turning what a user can cause into one sentence.
 
     0 good, 1 a gate failed, 2 bad usage or input (`ValueError`, `OSError`), 3 something is missing from the environment
-    (`ImportError`, `ConnectionError`). Set `RESNET_KERAS_DEBUG=1` to see the traceback.
+    (`ImportError`, `ConnectionError`), 128 and its number for a signal. Set `RESNET_KERAS_DEBUG=1` to see the traceback.
     """
     try:
         status = main()
@@ -24,6 +32,9 @@ def run(main):
         status = _report(error, MISSING)
     except (ValueError, OSError) as error:
         status = _report(error, BAD_INPUT)
+    except Terminated as stop:
+        print(f"stopped: {stop}", file=sys.stderr)
+        status = stop.status
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         status = 130
@@ -43,8 +54,8 @@ def say(text):
 
 
 @contextlib.contextmanager
-def bar(description, total, unit):
-    """A progress bar on stderr with rate and time left. Yields `advance(count, note="")`."""
+def bar(description, total, unit, done=0):
+    """A progress bar on stderr with rate and time left, `done` already. Yields `advance(count, note=None)`."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
 
@@ -58,7 +69,7 @@ def bar(description, total, unit):
     with os.fdopen(os.dup(2), "w", encoding="utf-8") as stderr:
         layout = (*columns, TimeRemainingColumn(), TextColumn("{task.fields[note]}"))
         with Progress(*layout, console=Console(file=stderr)) as progress:
-            task = progress.add_task(description, total=total, note="")
+            task = progress.add_task(description, total=total, completed=done, note="")
 
             def advance(count, note=None):
                 progress.update(task, advance=count, **({} if note is None else {"note": note}))

@@ -12,6 +12,7 @@ from keras import ops
 
 import resnet_keras.pixels  # noqa: F401  registers its layer with these
 from resnet_keras.batch_norm import BatchNormalization, register
+from resnet_keras.convolution import Conv2D
 
 BN_EPSILON = 1e-5
 BN_MOMENTUM = 0.9
@@ -75,7 +76,7 @@ class Composite(keras.layers.Layer):
         """
         explicit = stride > 1 and kernel_size > 1
         conv = self._spatial(
-            keras.layers.Conv2D,
+            Conv2D,
             role.format("conv"),
             filters,
             kernel_size,
@@ -180,6 +181,8 @@ class ResidualBlock(Composite):
         shortcut: `"projection"` or `"identity"`.
         zero_init_residual: start the last batch norm's scale at zero, so that the block starts as `relu(shortcut(x))`
             (Goyal et al., arXiv:1706.02677, section 5.1).
+        drop_rate: share of the images of a training batch for which `F` is left out (stochastic depth, Huang et al.,
+            arXiv:1603.09382); what is kept is scaled up, so that inference needs no change.
 
     Input shape: `(batch, height, width, channels)`.
     Output shape: `(batch, ceil(height / stride), ceil(width / stride), filters * expansion)`.
@@ -191,8 +194,10 @@ class ResidualBlock(Composite):
     chains = ("branch", "shortcut_chain", "merge")
     expansion = 1
 
-    def __init__(self, filters, stride=1, shortcut="projection", zero_init_residual=False, **kwargs):
+    def __init__(self, filters, stride=1, shortcut="projection", zero_init_residual=False, drop_rate=0.0, **kwargs):
         super().__init__(**kwargs)
+        if not 0 <= drop_rate < 1:
+            raise ValueError(f"drop_rate must be from 0 to below 1. Received: drop_rate={drop_rate}.")
         if shortcut not in ("projection", "identity"):
             raise ValueError(
                 f"Unknown shortcut. Received: shortcut={shortcut!r}. Expected: 'projection' or 'identity'."
@@ -201,6 +206,7 @@ class ResidualBlock(Composite):
         self.stride = stride
         self.shortcut = shortcut
         self.zero_init_residual = zero_init_residual
+        self.drop_rate = drop_rate
 
     @property
     def output_filters(self):
@@ -212,6 +218,8 @@ class ResidualBlock(Composite):
 
     def build(self, input_shape):
         self.branch = self._branch("zeros" if self.zero_init_residual else "ones")
+        if self.drop_rate:
+            self.branch.append(self._inner(keras.layers.Dropout, "drop", self.drop_rate, noise_shape=(None, 1, 1, 1)))
         self.shortcut_chain = self._shortcut_chain(input_shape[-1])
         self.merge = [self._inner(keras.layers.Add, "add"), self._relu("out")]
         output_shape = _build_chain(self.branch, input_shape)
@@ -247,6 +255,7 @@ class ResidualBlock(Composite):
             "stride": self.stride,
             "shortcut": self.shortcut,
             "zero_init_residual": self.zero_init_residual,
+            "drop_rate": self.drop_rate,
         }
 
 

@@ -7,6 +7,7 @@ RGB pixels (`image`, 0 to 255) and gives `probabilities`.
 import dataclasses
 
 import keras
+import numpy as np
 
 from resnet_keras import layers, transfer
 from resnet_keras import weights as weight_files
@@ -41,6 +42,8 @@ Args:
         variant's own.
     shortcut: `"projection"` or `"identity"` where the shape changes. Default: the variant's own.
     zero_init_residual: start every block as the identity.
+    stochastic_depth: in training, the share of images that skip the branch of the last block; it rises linearly from 0
+        for the first block (arXiv:1603.09382, equation 4).
 
 Input: `image`, `(batch, height, width, channels)`, raw RGB pixels from 0 to 255, any numeric dtype.
 
@@ -90,6 +93,7 @@ def _constructor(title):
         stem=row.stem,
         shortcut=row.shortcut,
         zero_init_residual=False,
+        stochastic_depth=0.0,
     ):
         if pooling not in (None, "avg", "max"):
             raise ValueError(f"Unknown pooling. Received: pooling={pooling!r}. Expected: None, 'avg' or 'max'.")
@@ -101,7 +105,7 @@ def _constructor(title):
             preprocess = transfer.normalisation(found, channels=image.shape[-1])
         x = _normalised(image, preprocess) if include_preprocessing else image
         x = layers.Stem(row.widths[0], kind=stem, name="stem")(x)
-        x = _stages(row, x, version, shortcut=shortcut, zero_init_residual=zero_init_residual)
+        x = _stages(row, x, version, stochastic_depth, shortcut=shortcut, zero_init_residual=zero_init_residual)
         x = _top(x, classes, classifier_activation) if include_top else _features(x, pooling)
         if found is not None:
             transfer.fill(keras.Model(image, x, name=name), found)
@@ -153,14 +157,17 @@ def _normalised(image, preprocess):
     return PixelNormalization(preprocess, name="preprocessing")(image)
 
 
-def _stages(row, x, version, **arguments):
+def _stages(row, x, version, stochastic_depth, **arguments):
     block_class = layers.BasicBlock
+    drop_rates = iter(np.linspace(0, stochastic_depth, sum(row.depths)).tolist())
     if row.block == "bottleneck":
         block_class, arguments = layers.Bottleneck, {**arguments, "version": version}
     for stage, (depth, width) in enumerate(zip(row.depths, row.widths, strict=True), 1):
         for block in range(1, depth + 1):
             stride = 2 if stage > 1 and block == 1 else 1
-            x = block_class(width, stride, name=f"stage{stage}_block{block}", **arguments)(x)
+            x = block_class(width, stride, drop_rate=next(drop_rates), name=f"stage{stage}_block{block}", **arguments)(
+                x
+            )
     return x
 
 

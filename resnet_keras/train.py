@@ -5,192 +5,198 @@ python -m resnet_keras.train --recipe fashion --out runs/fashion
 
 import argparse
 import dataclasses
-import math
+import os
 import pathlib
 import platform
-import time
 
 from resnet_keras import checkpoint, cli, recipes
 
+LISTED = 30  # unreadable images that are named on the terminal; all are in the run directory
+UNREADABLE = "unreadable.txt"
 
-def train(recipe, out, *, dataset=None, precision="auto", seed=0):
-    """Trains by `recipe` and writes `model.keras`, `card.json` and `history.jsonl` into `out`.
 
-    SGD with Nesterov momentum, linear warm-up and half a cosine, decoupled weight decay on kernels, label smoothing, on
-    shifted and mirrored images. The loss is computed from float32 logits. The test images, where there are any, are
-    looked at once, after the last step.
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """How a recipe is run, which changes its cost and its last digits, but not what it is.
+
+    `seed` decides initialisation, order and augmentation. `precision` is one of `precision.CHOICES`; variables stay
+    float32. `devices` is a number or `"all"`. `deterministic` makes two runs on one machine agree to the last bit.
+    `checkpoint_minutes` is the time between two checkpoints within an epoch; there is one after each epoch anyway.
+    """
+
+    seed: int = 0
+    precision: str = "auto"
+    devices: int | str = 1
+    deterministic: bool = False
+    checkpoint_minutes: float = 10.0
+
+
+def train(recipe, out, *, dataset=None, resume=False, **settings):
+    """Trains by `recipe` and writes `model.keras`, `card.json`, `history.jsonl`, `curves.png` and more into `out`.
+
+    The loss is computed from float32 logits. The test images, where there are any, are looked at once, after the last
+    step; the validation images decide nothing but which epoch's model is kept as `best.keras`.
 
     Args:
         recipe: a `recipes.Recipe`.
-        out: the run directory; made if missing, refused if it holds a model.
+        out: the run directory; made if missing, refused if it holds a run, unless that is resumed.
         dataset: a `data.Dataset`; default: the one that the recipe names.
-        precision: one of `precision.CHOICES`; variables stay float32.
-        seed: decides initialisation, order and augmentation.
+        resume: whether to go on from the last checkpoint in `out`, if there is one.
+        **settings: fields of `Settings`.
 
     Returns:
         The card, as a dictionary.
 
     Raises:
-        ValueError: a value is out of range, or `out` holds a finished run.
-        ConnectionError: the data set cannot be had.
+        ValueError: a value is out of range, the data are not images with labels, `out` holds another run, or the loss
+            runs away.
+        ConnectionError: the data set or the weights cannot be had.
+        cli.Terminated: SIGTERM or Ctrl-C; a checkpoint is written.
     """
     import keras
 
-    from resnet_keras import data
-    from resnet_keras import precision as precisions
-    from resnet_keras.augment import Batches
+    from resnet_keras import assembly, devices, precision
 
-    out = pathlib.Path(out)
-    if out.exists() and not out.is_dir():
-        raise ValueError(f"--out must name a directory. Received a file: {out}.")
-    if (out / checkpoint.MODEL).exists():
-        raise ValueError(f"{out} holds a finished run. Choose another --out, or delete it.")
-    dataset = dataset or data.load(_required(recipe.data))
-    precision = precisions.resolve(precision)
-    keras.utils.set_random_seed(seed)
-    with precisions.policy(precision):
-        model = _build(recipe, dataset)
-    batches = Batches(dataset.train, recipe, len(dataset.class_names), seed)
-    out.mkdir(parents=True, exist_ok=True)
-    (out / checkpoint.HISTORY).unlink(missing_ok=True)
-    started = time.perf_counter()
-    _fit(model, batches, dataset.validation, recipe, out)
-    card = {
-        **_card(model, recipe, dataset, precision, seed),
-        "training_seconds": round(time.perf_counter() - started),
-        "accuracy_percent": _accuracies(model, dataset),
-    }
-    checkpoint.save_model(out, model)
-    checkpoint.save_card(out, card)
+    out, settings = pathlib.Path(out), Settings(**settings)
+    settings = dataclasses.replace(settings, precision=precision.resolve(settings.precision))
+    started = _started(out, resume)
+    if started is not None and (out / checkpoint.CARD).exists():
+        cli.say(f"{out} holds a finished run: nothing to resume")
+        return checkpoint.load_card(out)
+    dataset = dataset or _load(recipe, started)
+    start = _start(recipe, settings, dataset)
+    if started is not None:
+        _refuse_changes(started, start, out)
+    if settings.deterministic:
+        make_deterministic()
+    keras.utils.set_random_seed(settings.seed)
+    with devices.scope(settings.devices) as used:
+        loop = assembly.loop(recipe, dataset, out, settings, used)
+        if used.is_chief:
+            out.mkdir(parents=True, exist_ok=True)
+            checkpoint.write_json(out / checkpoint.RUN, start)
+            _write_unreadable(out, start["unreadable"])
+        if resume:
+            loop.resume()
+        loop.run()
+        card = _finish(loop, start)
+    _say_unreadable(out, start["unreadable"])
     return card
 
 
-def _required(name):
-    if name is None:
+def make_deterministic():
+    """Two runs on one machine give the same bits; call it before the backend computes anything."""
+    import keras
+
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        tf.config.experimental.enable_op_determinism()
+    else:
+        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_gpu_deterministic_ops=true"
+
+
+def _started(out, resume):
+    """How the run in `out` was started, or None where there is none."""
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"--out must name a directory. Received a file: {out}.")
+    finished, unfinished = (out / checkpoint.CARD).exists(), (out / checkpoint.RUN).exists()
+    if finished and not resume:
+        raise ValueError(f"{out} holds a finished run. Choose another --out, or delete it.")
+    if unfinished and not resume:
+        raise ValueError(f"{out} holds an unfinished run. Go on with --resume, choose another --out, or delete it.")
+    if finished:
+        return {}
+    return checkpoint.read_json(out / checkpoint.RUN) if unfinished else None
+
+
+def _load(recipe, started):
+    from resnet_keras import data
+
+    if recipe.data is None:
         raise ValueError("No data set. Name one with --data, or use a recipe that does.")
-    return name
+    known = [name for name, _ in started["unreadable"]] if started else None
+    return data.load(recipe.data, known_unreadable=known)
 
 
-def _build(recipe, dataset):
-    from resnet_keras import models
-
-    return models.build(
-        recipe.model,
-        classes=len(dataset.class_names),
-        input_shape=dataset.train.images.shape[1:],
-        zero_init_residual=recipe.zero_init_residual,
-    )
-
-
-def _fit(model, batches, validation, recipe, out):
-    import keras
-    import numpy as np
-
-    # Trained on logits: the loss then needs no logarithm of a rounded probability.
-    logits = keras.Model(model.input, model.get_layer("logits").output)
-    logits.compile(
-        optimizer=_optimizer(model, recipe, steps=recipe.epochs * len(batches)),
-        loss=keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=recipe.label_smoothing),
-        metrics=[keras.metrics.CategoricalAccuracy(name="accuracy")],
-        jit_compile=jit_compile(),
-    )
-    one_hot = np.eye(batches.classes, dtype="float32")[validation.labels]
-    with cli.bar("training", recipe.epochs * len(batches) * recipe.batch_size, "images") as advance:
-        logits.fit(
-            batches,
-            epochs=recipe.epochs,
-            validation_data=(validation.images, one_hot),
-            validation_batch_size=recipe.batch_size,
-            verbose=0,
-            callbacks=[_reporter(advance, recipe, out)],
-        )
+def _start(recipe, settings, dataset):
+    """What decides the run, and what is known of its data, as JSON-ready values."""
+    unreadable = [
+        list(pair)
+        for part in (dataset.train, dataset.validation, dataset.test)
+        for pair in getattr(part, "unreadable", ())
+    ]
+    return {
+        "recipe": dataclasses.asdict(recipe),
+        "settings": {**dataclasses.asdict(settings), "devices": str(settings.devices)},
+        "classes": list(dataset.class_names),
+        "images": {
+            part: len(getattr(dataset, part))
+            for part in ("train", "validation", "test")
+            if getattr(dataset, part) is not None
+        },
+        "unreadable": unreadable,
+    }
 
 
-def _optimizer(model, recipe, steps):
-    import keras
-
-    from resnet_keras import graph
-
-    warmup_steps = min(recipe.warmup_steps, steps // 2)
-    optimizer = keras.optimizers.SGD(
-        keras.optimizers.schedules.CosineDecay(
-            0.0, max(1, steps - warmup_steps), warmup_target=recipe.peak_learning_rate, warmup_steps=warmup_steps
-        ),
-        momentum=recipe.momentum,
-        nesterov=True,
-        weight_decay=recipe.weight_decay,
-    )
-    weighted = [layer for layer in graph.leaves(model) if isinstance(layer, (keras.layers.Conv2D, keras.layers.Dense))]
-    decayed = {id(layer.kernel) for layer in weighted}
-    optimizer.exclude_from_weight_decay([v for v in model.trainable_variables if id(v) not in decayed])
-    return optimizer
-
-
-def jit_compile():
-    """XLA everywhere but on tensorflow's CPU, where it is slower than the kernels it replaces."""
-    import keras
-
-    if keras.backend.backend() != "tensorflow":
-        return "auto"
-    import tensorflow as tf
-
-    return "auto" if tf.config.list_physical_devices("GPU") else False
-
-
-def _reporter(advance, recipe, out):
-    import keras
-
-    class Reporter(keras.callbacks.Callback):
-        """Moves the bar each step, writes a line and a history row each epoch."""
-
-        def on_train_batch_end(self, batch, logs=None):
-            advance(recipe.batch_size)
-
-        def on_epoch_end(self, epoch, logs=None):
-            if not math.isfinite(logs["loss"]):
+def _refuse_changes(started, start, out):
+    """Refuses to go on with a run under other conditions than those that it was started under."""
+    for name, what in (("recipe", "value"), ("settings", "setting"), ("images", "number of images of the part")):
+        for key in started[name].keys() | start[name].keys():
+            before, now = started[name].get(key), start[name].get(key)
+            if before != now and key not in ("checkpoint_minutes", "data"):
                 raise ValueError(
-                    f"The loss is no longer a number in epoch {epoch + 1}. Lower peak_learning_rate, or use "
-                    "--precision float32."
+                    f"{out} was started with the {what} {key} = {before}. Received: {now}. Resume without changes, or "
+                    f"start a new run from its weights with --weights {out / checkpoint.BEST}."
                 )
-            row = {"epoch": epoch + 1, **{name: round(float(value), 5) for name, value in logs.items()}}
-            checkpoint.append_history(out, row)
-            figures = f"loss {row['loss']:.4f}, validation accuracy {100 * row['val_accuracy']:.2f} %"
-            advance(0, f"epoch {epoch + 1}/{recipe.epochs}")
-            cli.say(f"epoch {epoch + 1}/{recipe.epochs}: {figures}")
-
-    return Reporter()
+    if started["classes"] != start["classes"]:
+        raise ValueError(f"{out} was started on other classes. Resume with the same data, or choose another --out.")
 
 
-def _accuracies(model, dataset):
-    from resnet_keras.evaluate import predict_all, top_k_percent
+def _finish(loop, start):
+    with loop.averaged():
+        measured = {}
+        for part in ("validation", "test"):
+            split = getattr(loop.dataset, part)
+            if split is not None:
+                figures = loop.evaluate(split)
+                shares = {"top1": 100 * figures["accuracy"]}
+                if "top5" in figures:
+                    shares["top5"] = 100 * figures["top5"]
+                measured[part] = {**{k: round(v, 4) for k, v in shares.items()}, "images": len(split)}
+        card = {
+            **_card(loop, start),
+            "training_seconds": round(loop.watch.seconds()),
+            "accuracy_percent": measured,
+        }
+        if loop.devices.is_chief:
+            checkpoint.save_model(loop.out, loop.trained())
+            checkpoint.save_card(loop.out, card)
+            checkpoint.remove_checkpoints(loop.out)
+            (loop.out / checkpoint.RUN).unlink()
+    return card
 
-    measured = {}
-    for part in ("validation", "test"):
-        split = getattr(dataset, part)
-        if split is not None:
-            scores = predict_all(model.predict_on_batch, split.images, batch_size=250)
-            measured[part] = {"top1": top_k_percent(scores, split.labels), "images": len(split)}
-    return measured
 
-
-def _card(model, recipe, dataset, precision, seed):
+def _card(loop, start):
     import keras
 
     from resnet_keras import __version__, graph
 
-    parameters, moving_statistics = graph.count_parameters(model)
+    parameters, moving_statistics = graph.count_parameters(loop.clean)
     return {
-        "model": recipe.model,
-        "labels": list(dataset.class_names),
-        "preprocess": model.get_layer("preprocessing").preprocess.to_dict(),
-        "data": dataset.name,
-        "images": {"train": len(dataset.train), "validation": len(dataset.validation)},
-        "recipe": dataclasses.asdict(recipe),
-        "precision": precision,
-        "seed": seed,
+        "model": loop.recipe.model,
+        "labels": start["classes"],
+        "preprocess": loop.clean.get_layer("preprocessing").preprocess.to_dict(),
+        "data": loop.dataset.name,
+        "images": {part: count for part, count in start["images"].items() if part != "test"},
+        "unreadable_images": len(start["unreadable"]),
+        "recipe": start["recipe"],
+        **start["settings"],
+        "replicas": loop.devices.replicas,
+        "best_epoch": loop.best,
         "parameters": parameters,
         "moving_statistics": moving_statistics,
-        "macs": graph.count_macs(model),
+        "macs": graph.count_macs(loop.clean),
         "versions": {
             "resnet_keras": __version__,
             "keras": keras.version(),
@@ -200,39 +206,83 @@ def _card(model, recipe, dataset, precision, seed):
     }
 
 
+def _write_unreadable(out, unreadable):
+    if unreadable:
+        checkpoint.write_text(out / UNREADABLE, "".join(f"{name}\t{reason}\n" for name, reason in unreadable))
+
+
+def _say_unreadable(out, unreadable):
+    if not unreadable:
+        return
+    cli.say(f"{len(unreadable)} images could not be read and had no part in this run ({out / UNREADABLE}):")
+    for name, reason in unreadable[:LISTED]:
+        cli.say(f"  {name}: {reason}")
+    if len(unreadable) > LISTED:
+        cli.say(f"  and {len(unreadable) - LISTED} more")
+
+
 def parser():
     """The command line; importing neither keras nor a backend keeps `--help` instant."""
     p = argparse.ArgumentParser(prog="python -m resnet_keras.train", description="Train a ResNet by a recipe.")
-    p.add_argument("--recipe", default="default", help=f"one of: {', '.join(recipes.RECIPES)}")
+    p.add_argument("--recipe", help=f"one of: {', '.join(recipes.RECIPES)}; python -m resnet_keras.recipes lists them")
     p.add_argument("--model", help="name of the model, in place of the recipe's")
-    p.add_argument("--data", help="data set: fashion_mnist, fashion_mnist_sample, or an .npz file")
+    p.add_argument("--data", help="a folder of images, a folder of TFRecord shards, an .npz file, or a named data set")
+    p.add_argument("--weights", help="what to start from: a published tag, a file, or a run directory")
     p.add_argument("--out", help="run directory (default: runs/RECIPE)")
     p.add_argument("--epochs", help="passes over the training images")
-    p.add_argument("--batch-size", help="images a step")
-    p.add_argument("--precision", default="auto", help="auto, float32, bfloat16 or float16")
-    p.add_argument("--seed", type=int, default=0, help="decides initialisation, order and augmentation")
+    p.add_argument("--batch-size", help="images a step, over all devices; the learning rate is scaled with it")
+    p.add_argument("--precision", help="auto (the default), float32, bfloat16 or float16")
+    p.add_argument("--devices", help="how many to use: a number or all (default: 1)")
+    p.add_argument("--resume", action="store_true", help="go on from the last checkpoint in --out, if there is one")
+    p.add_argument("--seed", type=int, help="decides initialisation, order and augmentation (default: 0)")
+    p.add_argument("--deterministic", action="store_true", default=None, help="the same bits twice, somewhat slower")
+    p.add_argument("--checkpoint-minutes", type=float, help="time between checkpoints within an epoch (default: 10)")
     p.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change any value of the recipe")
+    p.add_argument("--profile", action="store_true", help="say what limits the speed, without training")
     return p
 
 
 def main(arguments=None):
     args = parser().parse_args(arguments)
-    recipe = recipes.get(args.recipe)
-    for option in ("model", "data", "epochs", "batch_size"):
+    out = pathlib.Path(args.out or f"runs/{args.recipe or 'default'}")
+    recipe, settings = _chosen(args, out)
+    cli.import_keras()
+    from resnet_keras import devices
+
+    devices.initialize(settings.get("seed", 0))
+    if args.profile:
+        from resnet_keras import profiling
+
+        return profiling.main(recipe, Settings(**settings))
+    card = train(recipe, out, resume=args.resume, **settings)
+    for part, measured in card["accuracy_percent"].items():
+        print(f"{part} accuracy: {measured['top1']:.2f} % of {measured['images']} images")
+    print(f"wrote {out}")
+    return cli.GOOD
+
+
+def _chosen(args, out):
+    """`(recipe, settings)` of the command line; what it does not say is as the run was started."""
+    settings, recipe = {}, None
+    if args.resume and (out / checkpoint.RUN).is_file():
+        started = checkpoint.read_json(out / checkpoint.RUN)
+        settings, recipe = started["settings"], recipes.Recipe(**started["recipe"])
+    if args.recipe is not None or recipe is None:
+        recipe = recipes.get(args.recipe or "default")
+    for option in ("model", "data", "weights", "epochs"):
         if getattr(args, option) is not None:
             recipe = recipe.with_changes(**{option: getattr(args, option)})
+    if args.batch_size is not None:
+        recipe = recipe.at_batch_size(args.batch_size)
     for pair in args.set:
         key, separator, value = pair.partition("=")
         if not separator:
             raise ValueError(f"--set takes KEY=VALUE. Received: {pair!r}.")
         recipe = recipe.with_changes(**{key: value})
-    cli.import_keras()
-    out = args.out or f"runs/{args.recipe}"
-    card = train(recipe, out, precision=args.precision, seed=args.seed)
-    for part, measured in card["accuracy_percent"].items():
-        print(f"{part} accuracy: {measured['top1']:.2f} % of {measured['images']} images")
-    print(f"wrote {out}")
-    return cli.GOOD
+    for field in dataclasses.fields(Settings):
+        if getattr(args, field.name) is not None:
+            settings = {**settings, field.name: getattr(args, field.name)}
+    return recipe, settings
 
 
 if __name__ == "__main__":
