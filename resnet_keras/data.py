@@ -1,7 +1,8 @@
 """Named data sets and arrays, split once into training, validation and test images.
 
-The validation images are taken from the training part by a fixed seed, balanced over the classes; nothing is ever taken
-from the test part. Images are raw RGB pixels, `uint8`, `(count, height, width, 3)`; labels are `int64`, `(count,)`.
+Where there is no validation part it is taken from the training part by a fixed seed, balanced over the classes; nothing
+is ever taken from the test part. Images are raw RGB pixels, `uint8`, `(count, height, width, 3)`, or stay on disk,
+encoded (`encoded.py`); labels are `int64`, `(count,)`.
 """
 
 import dataclasses
@@ -10,6 +11,8 @@ import pathlib
 import sys
 
 import numpy as np
+
+from resnet_keras import encoded
 
 ASSETS = pathlib.Path(__file__).parent / "assets"
 FASHION_CLASSES = (
@@ -48,9 +51,9 @@ class Dataset:
 
     name: str
     class_names: tuple[str, ...]
-    train: Split
-    validation: Split
-    test: Split | None
+    train: Split | encoded.EncodedSplit
+    validation: Split | encoded.EncodedSplit
+    test: Split | encoded.EncodedSplit | None
 
 
 def names():
@@ -58,26 +61,34 @@ def names():
     return list(_NAMED)
 
 
-def load(source):
+def load(source, known_unreadable=None):
     """Loads a data set.
 
     Args:
-        source: a name in `names()`, or the path of an `.npz` file with the arrays `train_images`, `train_labels` and,
-            optionally, `validation_images`, `validation_labels`, `test_images`, `test_labels`, `class_names`.
+        source: a name in `names()`; the path of an `.npz` file with the arrays `train_images`, `train_labels` and,
+            optionally, `validation_images`, `validation_labels`, `test_images`, `test_labels`, `class_names`; or a
+            folder of images or TFRecord shards (`encoded.load`), which stay on disk.
+        known_unreadable: for a folder, what an earlier load left out: `EncodedSplit.unreadable` of all parts, or only
+            the names. With it nothing is decoded to find out again.
 
     Returns:
-        A `Dataset`.
+        A `Dataset`. Its parts are `encoded.EncodedSplit` for a folder, and `Split` otherwise.
 
     Raises:
         ValueError: the name is unknown, or the arrays are not images with labels.
         FileNotFoundError: there is no such file.
         ConnectionError: the data set is not on this machine and cannot be downloaded.
+        ImportError: reading a folder needs a package that is not installed.
     """
     if source in _NAMED:
         return _NAMED[source]()
     path = pathlib.Path(source)
+    if path.is_dir():
+        return _from_directory(path, known_unreadable)
     if path.suffix != ".npz":
-        raise ValueError(f"Unknown data set. Received: {str(source)!r}. Expected one of {names()} or an .npz file.")
+        raise ValueError(
+            f"Unknown data set. Received: {str(source)!r}. Expected one of {names()}, an .npz file, or a folder."
+        )
     return _from_npz(path)
 
 
@@ -111,9 +122,30 @@ def rgb32(grey):
 def _dataset(name, class_names, train, test, validation=None):
     if validation is None:
         held_out = balanced(train.labels, round(len(train) * VALIDATION_FRACTION), SPLIT_SEED)
-        rest = np.setdiff1d(np.arange(len(train)), held_out)
-        train, validation = train.take(rest), train.take(held_out)
+        train, validation = _hold_out(train, held_out)
     return Dataset(name, tuple(class_names), train, validation, test)
+
+
+def _hold_out(train, indices):
+    rest = np.setdiff1d(np.arange(len(train)), indices)
+    return train.take(rest), train.take(indices)
+
+
+def _from_directory(directory, known_unreadable):
+    class_names, parts = encoded.load(directory, known_unreadable)
+    train, validation = parts["train"], parts["validation"]
+    if validation is None:
+        # Small sets: an image of every class is held out where the class has a second one, and one always stays.
+        kept = np.unique(train.labels, return_index=True)[1]
+        spare = np.setdiff1d(np.arange(len(train)), kept)
+        if not len(spare):
+            raise ValueError(
+                f"{directory} holds one training image a class, and no validation images. Expected two or more a class."
+            )
+        count = max(round(len(train) * VALIDATION_FRACTION), len(np.unique(train.labels[spare])))
+        train, validation = _hold_out(train, spare[balanced(train.labels[spare], count, SPLIT_SEED)])
+        validation = dataclasses.replace(validation, unreadable=())  # it is told of once, with the training images
+    return Dataset(str(directory), tuple(class_names), train, validation, parts["test"])
 
 
 def _fashion_mnist():
