@@ -11,6 +11,7 @@ import numpy as np
 from keras import ops
 
 import resnet_keras.pixels  # noqa: F401  registers its layer with these
+from resnet_keras import elementwise
 from resnet_keras.batch_norm import BatchNormalization, register
 from resnet_keras.convolution import Conv2D
 
@@ -97,7 +98,7 @@ class Composite(keras.layers.Layer):
         return [conv, norm]
 
     def _relu(self, role):
-        return self._inner(keras.layers.Activation, role, "relu")
+        return self._inner(elementwise.Activation, role, "relu")
 
 
 def _build_chain(layers, shape):
@@ -238,7 +239,11 @@ class ResidualBlock(Composite):
         pad = self._inner(ChannelPadding, "shortcut_channels", self.output_filters)
         return [pool, pad] if self.stride > 1 else [pad]
 
-    def call(self, inputs):
+    def call(self, inputs, training=None):
+        if elementwise.pays(inputs, training):
+            to_branch, to_shortcut = elementwise.fork(inputs)
+            branch, shortcut = _apply_chain(self.branch, to_branch), _apply_chain(self.shortcut_chain, to_shortcut)
+            return elementwise.add_relu(branch, shortcut)
         add, relu = self.merge
         return relu(add([_apply_chain(self.branch, inputs), _apply_chain(self.shortcut_chain, inputs)]))
 
