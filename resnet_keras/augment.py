@@ -19,7 +19,7 @@ def augmented(images, labels, recipe, rng):
         rng: a `numpy.random.Generator`.
 
     Returns:
-        `(images, labels)`, new arrays of the same shapes; the images are `float32` if Keras's layers had a part in them.
+        `(images, labels)`, new arrays of the same shapes; the images are `float32` where Keras's layers had a part.
     """
     images = _shifted(images, recipe.crop_padding, rng)
     if recipe.flip:

@@ -174,6 +174,6 @@ def write_text(path, text):
 
 
 def _to_disk(path):
-    """Waits until the file has left the machine's memory: after a power cut the new name must not show an empty file."""
+    """Waits until the file is on the disk: after a power cut the new name must not show an empty file."""
     with open(path, "rb") as file:
         os.fsync(file.fileno())

@@ -20,7 +20,7 @@ def run(main):
     """Calls `main()` and leaves the process with its status, turning what a user can cause into one sentence.
 
     0 good, 1 a gate failed, 2 bad usage or input (`ValueError`, `OSError`), 3 something is missing from the environment
-    (`ImportError`, `ConnectionError`), 128 and its number for a signal. Set `RESNET_KERAS_DEBUG=1` to see the traceback.
+    (`ImportError`, `ConnectionError`), 128 and its number for a signal. `RESNET_KERAS_DEBUG=1` shows the traceback.
     """
     try:
         status = main()
@@ -124,6 +124,13 @@ def print_result(rows, record, as_json=False):
     width = max(len(what) for what, _ in rows)
     for what, figure in rows:
         print(f"{what:<{width}}  {figure}")
+
+
+def print_table(header, lines):
+    """Prints a table with a header on stdout; every cell is a string."""
+    widths = [max(map(len, column)) for column in zip(header, *lines, strict=True)]
+    for line in (header, *lines):
+        print("  ".join(f"{cell:<{width}}" for cell, width in zip(line, widths, strict=True)).rstrip())
 
 
 def gate(failure):

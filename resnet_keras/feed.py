@@ -67,6 +67,13 @@ def evaluation(split, preprocess, classes, batch_size, shard=(0, 1)):
     return batches.map(lambda images, labels, weights: (images, pipeline.one_hot(labels, classes), weights))
 
 
+def iterate(batches):
+    """An iterator over what `training` or `evaluation` returned, from its first batch to its last."""
+    if isinstance(batches, keras.utils.PyDataset):
+        return (batches[i] for i in range(len(batches)))
+    return iter(batches)
+
+
 def shuffled(split, recipe, seed, epoch):
     """Indices of an epoch's images in their order: each drawn image `recipe.repeats` times in a row."""
     order = np.random.default_rng([seed, epoch]).permutation(len(split))

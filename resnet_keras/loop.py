@@ -12,13 +12,13 @@ from resnet_keras.watch import Watch
 class Loop:
     """Trains a model and keeps its run directory.
 
-    Each epoch is one call of `keras.Model.fit` over that epoch's batches, or over what is left of them, so that a run can
-    stop and go on at any step. After each epoch the validation images are evaluated, a row goes into the history, and a
-    checkpoint is written.
+    Each epoch is one call of `keras.Model.fit` over that epoch's batches, or over what is left of them, so that a run
+    can stop and go on at any step. After each epoch the validation images are evaluated, a row goes into the history,
+    and a checkpoint is written.
 
     Args:
         model: the model that is trained, from pixels to `probabilities`, made in the scope of `devices`.
-        clean: the same network as it is saved; it is given the trained weights.
+        clean: the same network as it is saved, made outside that scope; it is given the trained weights.
         dataset: a `data.Dataset`.
         recipe: a `recipes.Recipe`.
         out: the run directory.
@@ -58,16 +58,20 @@ class Loop:
             try:
                 arrays, position = checkpoint.load_state(path)
             except ValueError as error:
-                cli.say(f"warning: {error} Going back to the one before.")
+                self._say(f"warning: {error} Going back to the one before.")
                 continue
             for group, variables in self.groups().items():
                 checkpoint.from_arrays(arrays, group, variables, path)
             self.watch.go_to(position)
             self.best = position["best"]
             self.history = checkpoint.read_history(self.out)[: position["epoch"]]
-            cli.say(f"resuming after step {position['step']} (epoch {position['epoch'] + 1})")
+            self._say(f"resuming after step {position['step']} (epoch {position['epoch'] + 1})")
             return
-        cli.say("no checkpoint yet: starting from the beginning")
+        self._say("no checkpoint yet: starting from the beginning")
+
+    def _say(self, text):
+        if self.devices.is_chief:
+            cli.say(text)
 
     def groups(self):
         """All that changes while the model trains, as `{group: variables}`; random states are among the model's."""
@@ -172,7 +176,6 @@ class Loop:
             split,
             self.clean.get_layer("preprocessing").preprocess,
             self.classes,
-            # At most the training batch, and a multiple of the devices that share it.
             self.recipe.batch_size,
             self.devices.shard,
         )

@@ -3,6 +3,7 @@
 import keras
 
 from resnet_keras import graph
+from resnet_keras.optimizers import SGD
 
 
 def loss(recipe):
@@ -79,12 +80,12 @@ def optimizer(recipe, model, steps, scales_loss=False):
     """
     shared = {
         "learning_rate": schedule(recipe, steps),
-        "weight_decay": recipe.weight_decay,
+        "weight_decay": recipe.weight_decay or None,
         "use_ema": recipe.ema_decay > 0,
         "ema_momentum": recipe.ema_decay,
     }
     if recipe.optimizer == "sgd":
-        made = keras.optimizers.SGD(momentum=recipe.momentum, nesterov=True, **shared)
+        made = SGD(momentum=recipe.momentum, nesterov=True, **shared)
     else:
         made = {"lamb": keras.optimizers.Lamb, "adamw": keras.optimizers.AdamW}[recipe.optimizer](**shared)
     weighted = [layer for layer in graph.leaves(model) if isinstance(layer, (keras.layers.Conv2D, keras.layers.Dense))]

@@ -3,8 +3,11 @@
 python -m resnet_keras.recipes    # lists them
 """
 
+import argparse
 import dataclasses
 import difflib
+
+from resnet_keras import cli
 
 IMAGENET_IMAGES = 1_281_167
 OPTIMIZERS = ("sgd", "lamb", "adamw")
@@ -22,14 +25,15 @@ class Recipe:
     through the momentum. The learning rate rises linearly over `warmup_steps` to `peak_learning_rate`; then it follows
     half a cosine to zero, or falls to a tenth after each third of the run (`"step"`).
 
-    Images from files are cropped at random, `crop_scale_min` to 1 of their area (arXiv:1409.4842), to `size` pixels, and
-    evaluated at `eval_size`, the centre `eval_crop_fraction` of them; `size=0` leaves that to the preprocessing of the
-    weights that a run starts from. Arrays keep their size and are shifted by up to `crop_padding` pixels. `erase_pixels`
-    is the side of a square that is painted mid-grey with probability `erase_probability` (arXiv:1708.04896,
-    arXiv:1708.04552). `rand_augment_ops` of strength up to `rand_augment_strength` (arXiv:1909.13719) come before MixUp
-    (arXiv:1710.09412) or CutMix (arXiv:1905.04899), one of the two a batch. `repeats` puts each image into an epoch's
-    order so many times in a row, augmented differently (arXiv:1902.05509). `stochastic_depth` is the share of images
-    for which the last block's branch is left out, falling linearly to none for the first (arXiv:1603.09382).
+    Images from files are cropped at random, `crop_scale_min` to 1 of their area (arXiv:1409.4842), to `size` pixels and
+    evaluated at `eval_size`, the centre `eval_crop_fraction` of them; a size of 0 is that of the weights that a run
+    starts from, and so is their crop. Arrays keep their size and are shifted by up to `crop_padding` pixels.
+    `erase_pixels` is the side of a square that is painted mid-grey with probability `erase_probability`
+    (arXiv:1708.04896, arXiv:1708.04552). `rand_augment_ops` of strength up to `rand_augment_strength`
+    (arXiv:1909.13719) come before MixUp (arXiv:1710.09412) or CutMix (arXiv:1905.04899), one of the two a batch.
+    `repeats` puts each image into an epoch's order so many times in a row, augmented differently (arXiv:1902.05509).
+    `stochastic_depth` is the share of images for which the last block's branch is left out, falling linearly to none
+    for the first (arXiv:1603.09382).
     `ema_decay` keeps a moving average of the weights, which is what is evaluated and saved. The `"sigmoid"` loss is the
     binary cross-entropy of each class on its own (arXiv:2110.00476).
 
@@ -255,8 +259,8 @@ ROWS = {
             erase_probability=0.1,
             repeats=4,
         ),
-        "torchvision's references/classification, weights IMAGENET1K_V2; one random operation of any strength stands for "
-        "its TrivialAugment, its coupled decay is 2e-5",
+        "torchvision's references/classification, weights IMAGENET1K_V2, with one random operation of any strength for "
+        "its TrivialAugment; its coupled decay is 2e-5",
         "ResNet-50 80.9 % of ImageNet, trained at 176 px, tested at 224 px",
         "600 passes over ImageNet",
     ),
@@ -271,8 +275,8 @@ ROWS = {
             weight_decay=1e-3,
             crop_padding=4,
         ),
-        "He et al. (arXiv:1512.03385), section 4.2: 64,000 steps on CIFAR-10; its coupled decay is 1e-4, its steps are at "
-        "one half and three quarters of the run, these at each third",
+        "He et al. (arXiv:1512.03385), section 4.2: 64,000 steps on CIFAR-10; its coupled decay is 1e-4, its rate "
+        "falls after one half and three quarters of the run, here after each third",
         "CIFAR-10: ResNet-20 91.25 %, ResNet-56 93.03 %",
         "164 passes over 50,000 images of 32 px; two hours on two cores",
     ),
@@ -326,3 +330,25 @@ def get(name):
         hint = f" Did you mean {near[0]!r}?" if near else ""
         raise ValueError(f"Unknown recipe. Received: {name!r}.{hint} Expected one of: {', '.join(RECIPES)}.")
     return RECIPES[name]
+
+
+def main(arguments=None):
+    parser = argparse.ArgumentParser(
+        prog="python -m resnet_keras.recipes", description="List the training recipes and what is known of them."
+    )
+    parser.add_argument(
+        "--json", action="store_true", help="print everything as JSON, every value of a recipe included"
+    )
+    args = parser.parse_args(arguments)
+    if args.json:
+        cli.print_result([], {name: dataclasses.asdict(row) for name, row in ROWS.items()}, as_json=True)
+        return cli.GOOD
+    for name, row in ROWS.items():
+        print(f"{name}: python -m resnet_keras.train --recipe {name}{'' if row.recipe.data else ' --data DIR'}")
+        for what in ("source", "expected", "cost", "measured"):
+            print(f"    {what}: {getattr(row, what)}")
+    return cli.GOOD
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -56,6 +56,7 @@ def train(recipe, out, *, dataset=None, resume=False, **settings):
     import keras
 
     from resnet_keras import assembly, devices, precision
+    from resnet_keras.loop import Loop
 
     out, settings = pathlib.Path(out), Settings(**settings)
     settings = dataclasses.replace(settings, precision=precision.resolve(settings.precision))
@@ -70,8 +71,22 @@ def train(recipe, out, *, dataset=None, resume=False, **settings):
     if settings.deterministic:
         make_deterministic()
     keras.utils.set_random_seed(settings.seed)
+    plan = assembly.plan(recipe, dataset, settings.precision)
+    clean = plan.model_to_save()
     with devices.scope(settings.devices) as used:
-        loop = assembly.loop(recipe, dataset, out, settings, used)
+        model = plan.model_to_train(used)
+        assembly.check_batch(recipe, model, used)
+        loop = Loop(
+            model,
+            clean,
+            dataset,
+            plan.recipe,
+            out,
+            seed=settings.seed,
+            devices=used,
+            scales_loss=settings.precision == "float16",
+            checkpoint_minutes=settings.checkpoint_minutes,
+        )
         if used.is_chief:
             out.mkdir(parents=True, exist_ok=True)
             checkpoint.write_json(out / checkpoint.RUN, start)
@@ -115,17 +130,14 @@ def _load(recipe, started):
 
     if recipe.data is None:
         raise ValueError("No data set. Name one with --data, or use a recipe that does.")
-    known = [name for name, _ in started["unreadable"]] if started else None
-    return data.load(recipe.data, known_unreadable=known)
+    return data.load(recipe.data, known_unreadable=started["unreadable"] if started else None)
 
 
 def _start(recipe, settings, dataset):
     """What decides the run, and what is known of its data, as JSON-ready values."""
-    unreadable = [
-        list(pair)
-        for part in (dataset.train, dataset.validation, dataset.test)
-        for pair in getattr(part, "unreadable", ())
-    ]
+    # Validation images that were held out from the training folder share its list.
+    parts = (dataset.train, dataset.validation, dataset.test)
+    unreadable = dict.fromkeys(tuple(pair) for part in parts for pair in getattr(part, "unreadable", ()))
     return {
         "recipe": dataclasses.asdict(recipe),
         "settings": {**dataclasses.asdict(settings), "devices": str(settings.devices)},
@@ -135,7 +147,7 @@ def _start(recipe, settings, dataset):
             for part in ("train", "validation", "test")
             if getattr(dataset, part) is not None
         },
-        "unreadable": unreadable,
+        "unreadable": [list(pair) for pair in unreadable],
     }
 
 

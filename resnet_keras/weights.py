@@ -161,9 +161,7 @@ def _list(as_json):
         return cli.GOOD
     cells = [[str(value) for value in record.values()] for record in records]
     header = ["weights", "model", "top-1 %", "MB", "version", "licence", "published by"]
-    widths = [max(map(len, column)) for column in zip(header, *cells, strict=True)]
-    for line in (header, *cells):
-        print("  ".join(f"{cell:<{width}}" for cell, width in zip(line, widths, strict=True)).rstrip())
+    cli.print_table(header, cells)
     print(f"\nweights={published.DEFAULT_ALIAS!r} is {published.DEFAULT}.")
     return cli.GOOD
 
