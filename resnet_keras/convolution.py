@@ -8,8 +8,6 @@ from keras import ops
 from resnet_keras import elementwise
 from resnet_keras.batch_norm import register
 
-# Where oneDNN's own weight gradient is slow; in float32 it is on a par with a matrix product.
-DTYPES = ("bfloat16",)
 # With more output pixels, laying out the patches of a 3x3 window costs more than the matrix product saves.
 PATCH_PIXELS = 49
 
@@ -19,7 +17,7 @@ class Conv2D(keras.layers.Conv2D):  # of Keras's name, because saved weights are
     """`keras.layers.Conv2D` with faster gradients for training in bfloat16 on a processor.
 
     Weights, config, arguments and results are those of the Keras layer, the gradients to within rounding. On
-    tensorflow without an accelerator, oneDNN's weight gradient takes two to three times as long as the matrix product
+    tensorflow without an accelerator oneDNN's weight gradient takes two to three times as long as the matrix product
     that it equals for a 1x1 window, or for a larger one whose patches are laid out first; and its input gradient of a
     strided 1x1 window twice as long as an unstrided one whose result is spread. Those two are used in their place in
     training, in bfloat16, without bias, activation, dilation or groups. Everywhere else, and always in inference, this
@@ -30,16 +28,14 @@ class Conv2D(keras.layers.Conv2D):  # of Keras's name, because saved weights are
     """
 
     def call(self, inputs, training=None):
-        if not (training and self._has_faster_gradient(inputs)):
+        if not (elementwise.pays(inputs, training) and self._has_faster_gradient(inputs)):
             return super().call(inputs)
         kernel = ops.cast(self.kernel, self.compute_dtype)
         return _convolution(inputs, kernel, self.strides, self.padding.upper())
 
     def _has_faster_gradient(self, inputs):
         return (
-            elementwise.on_processor()
-            and keras.backend.standardize_dtype(inputs.dtype) in DTYPES
-            and len(inputs.shape) == 4
+            len(inputs.shape) == 4
             and self.data_format == "channels_last"
             and self.dilation_rate == (1, 1)
             and self.groups == 1

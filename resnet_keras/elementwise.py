@@ -1,7 +1,8 @@
 """The elementwise ops of a residual block's training step, compiled by XLA for the processor.
 
-tensorflow's own kernels for a processor round bfloat16 in software and make a pass over memory for each op. These are
-exact: they compute what the plain ops compute, gradients included.
+In bfloat16 tensorflow's own kernels for a processor round in software, and make a pass over memory for each op.
+Compiled ones use the processor's own rounding. They are exact: they compute what the plain ops compute, gradients
+included.
 """
 
 import functools
@@ -10,21 +11,21 @@ import keras
 
 from resnet_keras.batch_norm import register
 
-DTYPES = ("float32", "bfloat16")
-
-
-def on_processor():
-    """Whether tensorflow computes, and on nothing but processors."""
-    if keras.backend.backend() != "tensorflow":
-        return False
-    import tensorflow as tf
-
-    return all(device.device_type == "CPU" for device in tf.config.list_physical_devices())
+DTYPES = ("bfloat16",)  # in float32 the plain ops are as fast
 
 
 def pays(inputs, training):
-    """Whether to use the functions of this module: where they are faster, and never in inference."""
-    return bool(training) and keras.backend.standardize_dtype(inputs.dtype) in DTYPES and on_processor()
+    """Whether kernels other than tensorflow's usual ones are faster: training in bfloat16 on nothing but processors.
+
+    In inference it is never true, so that exporters see plain ops.
+    """
+    if keras.backend.backend() != "tensorflow" or not training:
+        return False
+    import tensorflow as tf
+
+    if keras.backend.standardize_dtype(inputs.dtype) not in DTYPES:
+        return False
+    return all(device.device_type == "CPU" for device in tf.config.list_physical_devices())
 
 
 @register
