@@ -95,14 +95,20 @@ def training_batches(split, recipe, classes, seed, epoch, first_step=0, shard=(0
     mix_key, *keys = np.random.SeedSequence([seed, epoch]).generate_state(1 + cropping.KEYS).view(np.int32)
 
     crop = cropping.Cropper(recipe, keys)
-    labels = tf.constant(split.labels[ids], tf.int32)
-    places = tf.constant(positions)
+    dataset = tf.data.Dataset.from_tensor_slices(
+        (np.arange(len(ids)), split.file_index[ids], positions.astype(np.int32), split.labels[ids])
+    )
+    if split.offsets is None:
+        read = _file_reader(split)
+    else:
+        dataset, read = dataset.batch(READ_CHUNK).map(_record_reader(split, ids), tf.data.AUTOTUNE).unbatch(), None
 
-    def example(index, contents):
-        return crop(contents, tf.cast(places[index], tf.int32)), tf.one_hot(labels[index], classes)
+    def example(source, file_index, position, label):
+        return crop(source if read is None else read(file_index), position), label
 
-    dataset = _contents(split, ids).map(example, num_parallel_calls=tf.data.AUTOTUNE)
+    dataset = dataset.map(_plain(example), num_parallel_calls=tf.data.AUTOTUNE)
     dataset = dataset.batch(unit if mixes else rows, drop_remainder=True, num_parallel_calls=tf.data.AUTOTUNE)
+    dataset = dataset.map(lambda images, labels: (images, one_hot(labels, classes)))
     if mixes:
         units = (last - first) // unit
         dataset = _mixed_units(dataset, recipe, mix_key, units, positions[::unit], batch)
@@ -146,6 +152,15 @@ def evaluation_batches(split, preprocess, batch_size, shard=(0, 1)):
     return _tuned(dataset)
 
 
+# Rewriting Keras's Python as a graph takes seconds, and changes nothing in what has no Python branches.
+_plain = tf.autograph.experimental.do_not_convert
+
+
+def one_hot(labels, classes):
+    """`float32` rows of zeros with a one at the label."""
+    return tf.one_hot(labels, classes)
+
+
 def _tuned(dataset):
     options = tf.data.Options()
     options.deterministic = True
@@ -172,26 +187,24 @@ def _mixed_units(dataset, recipe, key, units, positions, batch):
         step = tf.cast(place // batch, tf.int32)
         return mix(*parts, choice=tf.stack([key, step]), seed=tf.stack([~key, tf.cast(place, tf.int32)]))
 
-    return dataset.enumerate().map(apply, num_parallel_calls=tf.data.AUTOTUNE)
+    return dataset.enumerate().map(_plain(apply), num_parallel_calls=tf.data.AUTOTUNE)
 
 
-def _contents(split, ids):
-    """`(index, bytes of the image)` of the examples `ids`, in their order."""
-    dataset = tf.data.Dataset.range(len(ids))
-    if split.offsets is not None:
+def _file_reader(split):
+    """A callable from an index into `split.files` to the bytes of that file."""
+    root, files = os.fsencode(split.root), tf.constant(split.files)
+    return lambda index: tf.io.read_file(tf.strings.join([root, tf.gather(files, index)], "/"))
 
-        def read(indices):
-            return np.array([split.encoded(ids[index]) for index in indices], object)
 
-        def chunk(indices):
-            contents = tf.numpy_function(read, [indices], tf.string, stateful=False)
-            contents.set_shape(indices.shape)
-            return indices, contents
+def _record_reader(split, ids):
+    """Puts the bytes of some examples in the place of their indices into `ids`; one call of Python reads many."""
 
-        return dataset.batch(READ_CHUNK).map(chunk, num_parallel_calls=tf.data.AUTOTUNE).unbatch()
-    root = os.fsencode(split.root)
-    files, file_index = tf.constant(split.files), tf.constant(split.file_index[ids])
-    return dataset.map(
-        lambda index: (index, tf.io.read_file(tf.strings.join([root, files[file_index[index]]], "/"))),
-        num_parallel_calls=tf.data.AUTOTUNE,
-    )
+    def read(indices):
+        return np.array([split.encoded(ids[index]) for index in indices], object)
+
+    def chunk(indices, *others):
+        contents = tf.numpy_function(read, [indices], tf.string, stateful=False)
+        contents.set_shape(indices.shape)
+        return contents, *others
+
+    return chunk
