@@ -11,12 +11,12 @@ class SGD(keras.optimizers.SGD):
 
     Arguments, config, variables and results are those of the Keras optimizer (Sutskever et al., "On the importance of
     initialization and momentum in deep learning", ICML 2013, with the learning rate inside the velocity). Keras takes
-    six elementwise ops a variable; on the tensorflow backend one kernel does the same for dense gradients of float32
-    and float64 variables. Everywhere else, and without momentum, Keras's own code runs.
+    six elementwise ops a variable; on the tensorflow backend one kernel does the same for float32 and float64
+    variables. Everywhere else, and without momentum, Keras's own code runs.
     """
 
     def update_step(self, gradient, variable, learning_rate):
-        if not self._can_fuse(gradient, variable):
+        if not self._can_fuse(variable):
             return super().update_step(gradient, variable, learning_rate)
         import tensorflow as tf
 
@@ -32,13 +32,9 @@ class SGD(keras.optimizers.SGD):
             use_nesterov=self.nesterov,
         )
 
-    def _can_fuse(self, gradient, variable):
-        if keras.backend.backend() != "tensorflow" or self.momentum == 0:
-            return False
-        import tensorflow as tf
-
+    def _can_fuse(self, variable):
         return (
-            tf.is_tensor(gradient)
-            and not isinstance(gradient, tf.IndexedSlices)
-            and (keras.backend.standardize_dtype(variable.dtype) in ("float32", "float64"))
+            keras.backend.backend() == "tensorflow"
+            and self.momentum > 0
+            and keras.backend.standardize_dtype(variable.dtype) in ("float32", "float64")
         )
