@@ -79,17 +79,13 @@ def training_batches(split, recipe, classes, seed, epoch, first_step=0, shard=(0
         ValueError: the images do not fill a batch, the batch cannot be divided by `n`, or the recipe has no size.
     """
     steps = steps_per_epoch(split, recipe)
-    process, processes = shard
-    batch = recipe.batch_size
-    if batch % processes:
-        raise ValueError(f"batch_size {batch} cannot be divided among {processes} processes. Use a multiple.")
+    batch, mine = recipe.batch_size, _rows(recipe.batch_size, shard)
     if not recipe.size:
         raise ValueError("Images from files need a size to be cropped to. Received: size=0. Set size=224, for example.")
-    rows = batch // processes
     mixes = recipe.mixup_alpha > 0 or recipe.cutmix_alpha > 0
     unit = _mix_rows(batch) if mixes else 1
     # Whole units of mixing are made, and the rows of this process cut out of them.
-    first, last = process * rows // unit * unit, -(-(process + 1) * rows // unit) * unit
+    first, last = mine.start // unit * unit, -(-mine.stop // unit) * unit
     positions = (np.arange(first_step, steps)[:, None] * batch + np.arange(first, last)).ravel()
     ids = order(split, seed, epoch, recipe.repeats)[positions]
     mix_key, *keys = np.random.SeedSequence([seed, epoch]).generate_state(1 + cropping.KEYS).view(np.int32)
@@ -107,14 +103,14 @@ def training_batches(split, recipe, classes, seed, epoch, first_step=0, shard=(0
         return crop(source if read is None else read(file_index), position), label
 
     dataset = dataset.map(_plain(example), num_parallel_calls=tf.data.AUTOTUNE)
-    dataset = dataset.batch(unit if mixes else rows, drop_remainder=True, num_parallel_calls=tf.data.AUTOTUNE)
+    dataset = dataset.batch(unit if mixes else last - first, drop_remainder=True, num_parallel_calls=tf.data.AUTOTUNE)
     dataset = dataset.map(lambda images, labels: (images, one_hot(labels, classes)))
     if mixes:
         units = (last - first) // unit
         dataset = _mixed_units(dataset, recipe, mix_key, units, positions[::unit], batch)
         dataset = dataset.batch(units, drop_remainder=True)
-        mine = slice(process * rows - first, (process + 1) * rows - first)
-        dataset = dataset.map(lambda *parts: tuple(tf.reshape(p, [-1, *p.shape[2:]])[mine] for p in parts))
+        cut = slice(mine.start - first, mine.stop - first)
+        dataset = dataset.map(lambda *parts: tuple(tf.reshape(p, [-1, *p.shape[2:]])[cut] for p in parts))
     dataset = dataset.apply(tf.data.experimental.assert_cardinality(max(0, steps - first_step)))
     return _tuned(dataset)
 
@@ -125,16 +121,20 @@ def evaluation_batches(split, preprocess, batch_size, shard=(0, 1)):
     Args:
         split: an `encoded.EncodedSplit`.
         preprocess: a `preprocessing.Preprocess`.
-        batch_size: images a batch and process.
-        shard: `(i, n)`: the share of process `i` of `n`. All get as many batches.
+        batch_size: images in a batch, over all processes.
+        shard: `(i, n)`: of each batch, the rows that process `i` of `n` evaluates.
 
     Returns:
-        A `tf.data.Dataset` of known cardinality with `(images, labels, weights)`: `uint8` `(batch_size, height, width,
-        3)`, `int64` `(batch_size,)` and `float32` `(batch_size,)`. The last ones are filled up with images of weight 0.
+        A `tf.data.Dataset` of known cardinality with `(images, labels, weights)`: `uint8` `(rows, height, width, 3)`,
+        `int64` `(rows,)` and `float32` `(rows,)`, where `rows = batch_size / n`. The last batch is filled up with
+        images of weight 0.
+
+    Raises:
+        ValueError: the batch cannot be divided by `n`.
     """
-    process, processes = shard
-    batches = -(-len(split) // (batch_size * processes))
-    ids = process * batches * batch_size + np.arange(batches * batch_size)
+    mine = _rows(batch_size, shard)
+    starts = np.arange(0, len(split), batch_size)
+    ids = (starts[:, None] + np.arange(mine.start, mine.stop)).ravel()
     weights = tf.constant((ids < len(split)).astype(np.float32))
     ids = np.minimum(ids, len(split) - 1)
     labels = tf.constant(split.labels[ids])
@@ -148,8 +148,17 @@ def evaluation_batches(split, preprocess, batch_size, shard=(0, 1)):
         return image, labels[index], weights[index]
 
     dataset = tf.data.Dataset.range(len(ids)).map(example, num_parallel_calls=tf.data.AUTOTUNE)
-    dataset = dataset.batch(batch_size, drop_remainder=True, num_parallel_calls=tf.data.AUTOTUNE)
+    dataset = dataset.batch(mine.stop - mine.start, drop_remainder=True, num_parallel_calls=tf.data.AUTOTUNE)
     return _tuned(dataset)
+
+
+def _rows(batch_size, shard):
+    """The rows of each batch that belong to process `i` of `n`."""
+    process, processes = shard
+    if batch_size % processes:
+        raise ValueError(f"A batch of {batch_size} cannot be divided among {processes} processes. Use a multiple.")
+    rows = batch_size // processes
+    return slice(process * rows, (process + 1) * rows)
 
 
 # Rewriting Keras's Python as a graph takes seconds, and changes nothing in what has no Python branches.

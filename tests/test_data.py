@@ -5,7 +5,8 @@ import pytest
 from PIL import Image
 
 from resnet_keras import data, folders, recipes
-from resnet_keras.augment import MID_GREY, Batches, augmented
+from resnet_keras.augment import MID_GREY, augmented
+from resnet_keras.feed import Batches
 from resnet_keras.pixels import PixelNormalization
 from resnet_keras.preprocessing import Preprocess
 
@@ -164,8 +165,7 @@ class TestBatches:
         first = [batches[i][0] for i in range(len(batches))]
         assert len(batches) == 3
         assert len(fingerprints(np.concatenate(first))) == 24
-        batches.on_epoch_end()
-        assert (batches[0][0] != first[0]).any()
+        assert (Batches(self.split, plain, classes=3, seed=0, epoch=1)[0][0] != first[0]).any()
 
     def test_labels_follow_their_images(self):
         plain = recipes.Recipe(batch_size=8, flip=False)
@@ -184,13 +184,14 @@ class TestBatches:
         image[0, 4, 4] = 255
         shifting = recipes.Recipe(crop_padding=2, flip=False)
         rng = np.random.default_rng(0)
-        places = {tuple(np.argwhere(augmented(image, shifting, rng)[0, :, :, 0])[0] - 4) for _ in range(300)}
+        shifted = [augmented(image, None, shifting, rng)[0] for _ in range(300)]
+        places = {tuple(np.argwhere(image[0, :, :, 0])[0] - 4) for image in shifted}
         assert places == {(row, column) for row in range(-2, 3) for column in range(-2, 3)}
-        assert (augmented(np.full_like(image, 7), shifting, rng) == 7).all()
+        assert (augmented(np.full_like(image, 7), None, shifting, rng)[0] == 7).all()
 
     def test_mirror_and_erasing_happen_at_their_rates(self):
         gradient = np.tile(np.arange(16, dtype=np.uint8)[None, None, :, None], (2000, 16, 1, 3))
-        images = augmented(gradient, self.recipe.with_changes(crop_padding=0), np.random.default_rng(1))
+        images, _ = augmented(gradient, None, self.recipe.with_changes(crop_padding=0), np.random.default_rng(1))
         erased = (images == MID_GREY).any(axis=(1, 2, 3))
         mirrored = images[:, 0, 0, 0] > images[:, 0, -1, 0]
         # Three standard deviations of a fair coin thrown 2,000 times are 0.034.
@@ -200,7 +201,7 @@ class TestBatches:
 
     def test_the_input_is_left_alone(self):
         before = self.split.images.copy()
-        augmented(self.split.images, self.recipe, np.random.default_rng(0))
+        augmented(self.split.images, None, self.recipe, np.random.default_rng(0))
         assert (self.split.images == before).all()
 
     def test_too_few_images_are_refused(self):
