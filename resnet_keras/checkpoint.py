@@ -127,7 +127,8 @@ def remove_checkpoints(directory):
 def to_arrays(groups):
     """`{name: array}` of the Keras variables in `{group: variables}`.
 
-    A name is made of group, position and path, because a path alone need not be unique.
+    A name is made of group, position and the variable's own name: what stands before that in its path is counted up
+    with every model of a process.
     """
     import keras
 
@@ -153,7 +154,7 @@ def from_arrays(arrays, group, variables, path):
 
 
 def _named(group, variables):
-    return [(f"{group}/{i:04d} {v.path}", v) for i, v in enumerate(variables)]
+    return [(f"{group}/{i:04d} {v.name}", v) for i, v in enumerate(variables)]
 
 
 def _shape(values, name):

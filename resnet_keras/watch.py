@@ -11,7 +11,7 @@ import numpy as np
 from resnet_keras import checkpoint, cli
 
 CHECK_SECONDS = 2.0
-RUNAWAY_FACTOR = 20.0  # times the loss of the first step, which is that of guessing
+RUNAWAY_FACTOR = 20.0  # times the loss of the first step, or times 1 where a run starts from good weights
 
 
 class Watch(keras.callbacks.CallbackList):
@@ -95,7 +95,7 @@ class Watch(keras.callbacks.CallbackList):
         for step, logs in self._pending:
             loss = float(np.asarray(logs["loss"]))
             self.first_loss = loss if self.first_loss is None else self.first_loss
-            if not math.isfinite(loss) or loss > RUNAWAY_FACTOR * self.first_loss:
+            if not math.isfinite(loss) or loss > RUNAWAY_FACTOR * max(1.0, self.first_loss):
                 self._stop(step, loss)
         if self._pending:
             newest = {name: float(np.asarray(value)) for name, value in self._pending[-1][1].items()}

@@ -8,8 +8,9 @@ import zipfile
 import keras
 import numpy as np
 import pytest
+from PIL import Image
 
-from resnet_keras import checkpoint, data, evaluate, graph, precision, recipes, train
+from resnet_keras import checkpoint, data, evaluate, feed, graph, optimization, precision, profiling, recipes, train
 
 TINY = recipes.Recipe(
     model="resnet8", epochs=2, batch_size=32, peak_learning_rate=0.05, warmup_steps=4, crop_padding=1, weight_decay=1e-2
@@ -46,7 +47,39 @@ class TestTrain:
         history = [json.loads(line) for line in (out / checkpoint.HISTORY).read_text().splitlines()]
         assert [row["epoch"] for row in history] == [1, 2]
         assert history[1]["loss"] < history[0]["loss"]
-        assert sorted(path.name for path in out.iterdir()) == ["card.json", "history.jsonl", "model.keras"]
+        assert sorted(path.name for path in out.iterdir()) == [
+            "best.keras",
+            "card.json",
+            "curves.png",
+            "history.jsonl",
+            "model.keras",
+            "tensorboard",
+        ]
+
+    def test_the_best_epoch_is_the_one_of_the_validation_images(self, run, two_classes):
+        out, card = run
+        history = checkpoint.read_history(out)
+        assert card["best_epoch"]["val_accuracy"] == pytest.approx(
+            max(row["val_accuracy"] for row in history), abs=1e-6
+        )
+        best = keras.models.load_model(out / "best.keras")
+        scores = best.predict(two_classes.validation.images, verbose=0)
+        expected = np.mean(scores.argmax(axis=1) == two_classes.validation.labels)
+        assert card["best_epoch"]["val_accuracy"] == pytest.approx(expected)
+
+    def test_curves_and_tensorboard_logs_hold_every_epoch(self, run):
+        from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+        out, _ = run
+        logged = EventAccumulator(str(out / "tensorboard")).Reload()
+        history = checkpoint.read_history(out)
+        for name, tag in (("loss", "loss"), ("val_accuracy", "validation/accuracy")):
+            events = logged.Tensors(tag) if tag in logged.Tags()["tensors"] else logged.Scalars(tag)
+            assert [event.step for event in events] == [1, 2]
+            values = [getattr(e, "value", None) or e.tensor_proto.float_val[0] for e in events]
+            np.testing.assert_allclose(values, [row[name] for row in history], rtol=1e-5)
+        with Image.open(out / "curves.png") as picture:
+            assert picture.size == (1200, 400)
 
     def test_the_card_tells_how_it_was_made(self, run):
         card = run[1]
@@ -72,6 +105,15 @@ class TestTrain:
         for a, b in zip(first, again, strict=True):
             np.testing.assert_allclose(a, b, atol=2e-2)
 
+    def test_float16_scales_its_loss(self, two_classes, tmp_path, monkeypatch):
+        made = []
+        original = optimization.optimizer
+        monkeypatch.setattr(optimization, "optimizer", lambda *a, **k: made.append(original(*a, **k)) or made[-1])
+        for kind in ("float16", "bfloat16"):
+            train.train(TINY.with_changes(epochs=1), tmp_path / kind, dataset=two_classes, precision=kind)
+        assert [isinstance(o, keras.optimizers.LossScaleOptimizer) for o in made] == [True, False]
+        assert float(made[0].dynamic_scale) > 1
+
     @pytest.mark.parametrize("kind", ["bfloat16", "float16"])
     def test_mixed_precision_keeps_float32_variables_and_learns(self, two_classes, tmp_path, kind):
         card = train.train(TINY, tmp_path, dataset=two_classes, precision=kind, seed=1)
@@ -88,8 +130,24 @@ class TestTrain:
         assert (run[0] / "model.keras").read_bytes() == before
 
     def test_a_diverging_run_stops_and_leaves_no_model(self, two_classes, tmp_path):
-        with pytest.raises(ValueError, match="no longer a number in epoch 1"):
+        with pytest.raises(ValueError, match=r"The loss .* at step \d+, in epoch 1.*There is no checkpoint yet"):
             train.train(TINY.with_changes(peak_learning_rate=1e12), tmp_path, dataset=two_classes, precision="float32")
+        assert not (tmp_path / "model.keras").exists()
+
+    def test_a_loss_that_is_no_number_stops_at_its_step_and_names_the_last_good_checkpoint(
+        self, two_classes, tmp_path, monkeypatch
+    ):
+        original = feed.Batches.__getitem__
+
+        def poisoned(self, index):
+            images, labels = original(self, index)
+            return images, labels * (np.nan if (self.epoch, index) == (1, 3) else 1)
+
+        monkeypatch.setattr(feed.Batches, "__getitem__", poisoned)
+        with pytest.raises(ValueError, match=r"at step 14, in epoch 2.*The last good checkpoint is .*step-000000013"):
+            train.train(TINY, tmp_path, dataset=two_classes, precision="float32", checkpoint_minutes=0)
+        newest = checkpoint.checkpoints(tmp_path)[-1]
+        assert all(np.isfinite(array).all() for array in checkpoint.load_state(newest)[0].values())
         assert not (tmp_path / "model.keras").exists()
 
     def test_a_file_is_no_run_directory(self, two_classes, tmp_path):
@@ -97,23 +155,77 @@ class TestTrain:
         with pytest.raises(ValueError, match="Received a file"):
             train.train(TINY, tmp_path / "file", dataset=two_classes)
 
+
+class TestOptimization:
     def test_weight_decay_acts_on_kernels_alone(self):
         from resnet_keras import ResNet8
 
         model = ResNet8()
-        optimizer = train._optimizer(model, TINY, steps=10)
+        optimizer = optimization.optimizer(TINY, model, steps=10)
         decayed = {v.path for v in model.trainable_variables if optimizer._use_weight_decay(v)}
         assert decayed == {v.path for v in model.trainable_variables if v.name == "kernel"}
         assert len(decayed) == sum(
             isinstance(layer, (keras.layers.Conv2D, keras.layers.Dense)) for layer in graph.leaves(model)
         )
 
-    def test_learning_rate_warms_up_and_falls_to_zero(self):
+    @pytest.mark.parametrize(
+        ("changes", "expected"),
+        [
+            ({"warmup_steps": 10}, [0, 0.025, 0.05, 0.025, 0]),
+            ({"schedule": "step", "warmup_steps": 0}, [0.05, 0.05, 0.05, 0.005, 0.0005]),
+            ({"schedule": "step", "warmup_steps": 10}, [0, 0.025, 0.05, 0.005, 0.0005]),
+        ],
+    )
+    def test_learning_rate_warms_up_and_falls(self, changes, expected):
+        schedule = optimization.schedule(TINY.with_changes(**changes), steps=100)
+        np.testing.assert_allclose([float(schedule(step)) for step in (0, 5, 10, 55, 100)], expected, atol=1e-6)
+        again = type(schedule).from_config(schedule.get_config())
+        assert float(again(55)) == float(schedule(55))
+
+    @pytest.mark.parametrize(("name", "kind"), [("sgd", "SGD"), ("lamb", "Lamb"), ("adamw", "AdamW")])
+    def test_optimizers_are_those_of_keras(self, name, kind):
         from resnet_keras import ResNet8
 
-        schedule = train._optimizer(ResNet8(), TINY.with_changes(warmup_steps=10), steps=100)._learning_rate
-        rates = [float(schedule(step)) for step in (0, 5, 10, 55, 100)]
-        np.testing.assert_allclose(rates, [0, 0.025, 0.05, 0.025, 0], atol=1e-6)
+        made = optimization.optimizer(TINY.with_changes(optimizer=name, ema_decay=0.9), ResNet8(), 10, scales_loss=True)
+        assert isinstance(made, keras.optimizers.LossScaleOptimizer)
+        assert isinstance(made.inner_optimizer, getattr(keras.optimizers, kind))
+        assert made.inner_optimizer.weight_decay == TINY.weight_decay
+
+    def test_losses_against_their_formulas(self):
+        rng = np.random.default_rng(0)
+        logits, labels = rng.normal(size=(4, 3)).astype("float32"), np.eye(3, dtype="float32")[[0, 2, 1, 1]]
+        smooth = 0.9 * labels + 0.1 / 3
+        softmax = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+        loss = optimization.loss(TINY.with_changes(label_smoothing=0.1))
+        np.testing.assert_allclose(float(loss(labels, logits)), -(smooth * np.log(softmax)).sum(1).mean(), rtol=1e-5)
+        sigmoid = 1 / (1 + np.exp(-logits))
+        binary = -(labels * np.log(sigmoid) + (1 - labels) * np.log(1 - sigmoid)).mean()
+        loss = optimization.loss(TINY.with_changes(loss="sigmoid"))
+        np.testing.assert_allclose(float(loss(labels, logits)), binary, rtol=1e-5)
+
+    def test_the_average_of_the_weights_is_what_is_saved(self, two_classes, tmp_path):
+        # After one epoch of 10 steps an average of decay 0.999 is still about where the run began.
+        recipe = TINY.with_changes(epochs=1, ema_decay=0.999)
+        plain = train.train(recipe.with_changes(ema_decay=0.0), tmp_path / "plain", dataset=two_classes, seed=1)
+        train.train(recipe, tmp_path / "average", dataset=two_classes, seed=1)
+        kernel = [
+            keras.models.load_model(tmp_path / run / "model.keras").get_layer("logits").kernel.numpy()
+            for run in ("plain", "average")
+        ]
+        start = train_start(recipe, two_classes).get_layer("logits").kernel.numpy()
+        assert np.abs(kernel[1] - start).max() < 0.05 * np.abs(kernel[0] - start).max()
+        assert plain["accuracy_percent"]["test"]["images"] == 100
+
+
+def train_start(recipe, dataset):
+    """The model as a run with seed 1 starts it."""
+    from resnet_keras import assembly
+    from resnet_keras.devices import Devices
+
+    keras.utils.set_random_seed(1)
+    plan = assembly.plan(recipe, dataset, precision.resolve("auto"))
+    plan.model_to_save()
+    return plan.model_to_train(Devices())
 
 
 class TestCommand:
@@ -152,6 +264,15 @@ class TestCommand:
             (["--recipe", "demo", "--set", "weight_decay=nan"], "weight_decay must be"),
             (["--recipe", "demo", "--set", "erase_probability=2"], "erase_probability must be"),
             (["--model", "resnet18"], "No data set"),
+            (["--recipe", "demo", "--devices", "0"], "--devices must be"),
+            (["--recipe", "demo", "--devices", "99"], "--devices must be"),
+            (["--recipe", "demo", "--devices", "many"], "--devices must be"),
+            (["--recipe", "demo", "--set", "optimizer=adam"], "optimizer must be one of sgd, lamb, adamw"),
+            (["--recipe", "demo", "--set", "schedule=linear"], "schedule must be one of"),
+            (["--recipe", "demo", "--set", "ema_decay=1"], "ema_decay must be"),
+            (["--recipe", "demo", "--set", "freeze_stages=5"], "freeze_stages must be at most 4"),
+            (["--recipe", "demo", "--weights", "nowhere.h5"], "nowhere.h5"),
+            (["--recipe", "demo", "--profile", "--data", "nowhere"], "Unknown data set"),
         ],
     )
     def test_bad_usage_is_one_sentence(self, tmp_path, arguments, message):
@@ -161,6 +282,47 @@ class TestCommand:
 
 
 class TestRecipes:
+    @pytest.mark.parametrize(("optimizer", "rate"), [("sgd", 0.2), ("lamb", 0.1 * 2**0.5), ("adamw", 0.1 * 2**0.5)])
+    def test_the_learning_rate_follows_the_batch(self, optimizer, rate):
+        recipe = recipes.Recipe(optimizer=optimizer, batch_size=128, peak_learning_rate=0.1, warmup_steps=500)
+        changed = recipe.at_batch_size("256")
+        assert (changed.batch_size, changed.warmup_steps) == (256, 250)
+        assert changed.peak_learning_rate == pytest.approx(rate)
+
+    def test_published_recipes_are_as_published(self):
+        a1, a3 = recipes.get("a1"), recipes.get("a3")
+        assert (a1.epochs, a1.batch_size, a1.optimizer, a1.loss, a1.repeats) == (600, 2048, "lamb", "sigmoid", 3)
+        assert (a3.epochs, a3.size, a3.eval_size, a3.eval_crop_fraction, a3.peak_learning_rate) == (
+            100,
+            160,
+            224,
+            0.95,
+            8e-3,
+        )
+        v1, v2 = recipes.get("torchvision-v1"), recipes.get("torchvision-v2")
+        assert (v1.epochs, v1.batch_size, v1.schedule, v1.weight_decay) == (90, 256, "step", 1e-3)
+        assert (v2.epochs, v2.batch_size, v2.peak_learning_rate, v2.ema_decay, v2.size) == (
+            600,
+            1024,
+            0.5,
+            0.99998,
+            176,
+        )
+        assert recipes.get("small").epochs * (50_000 // 128) == pytest.approx(64_000, rel=0.01)
+
+    def test_every_row_says_what_is_known_of_it(self, capsys):
+        for row in recipes.ROWS.values():
+            assert row.source
+            assert row.expected
+            assert row.cost
+            assert row.measured
+        assert recipes.main([]) == 0
+        listing = capsys.readouterr().out
+        for name in recipes.RECIPES:
+            assert f"\n{name}: python -m resnet_keras.train --recipe {name}" in "\n" + listing
+        assert recipes.main(["--json"]) == 0
+        assert json.loads(capsys.readouterr().out)["a3"]["recipe"]["size"] == 160
+
     def test_values_keep_their_types(self):
         changed = recipes.Recipe().with_changes(epochs="3", weight_decay="1e-4", flip="False", model="resnet8")
         assert (changed.epochs, changed.weight_decay, changed.flip, changed.model) == (3, 1e-4, False, "resnet8")
@@ -205,6 +367,27 @@ class TestEvaluate:
     def test_what_is_no_number_is_no_answer(self):
         scores = np.array([[0.9, np.nan, 0.1]])
         assert evaluate.top_k_percent(scores, np.array([1])) == 0.0
+
+
+class TestProfile:
+    @pytest.mark.parametrize(
+        ("rates", "words"),
+        [
+            ({"input": 100, "computation": {"float32": 200.0}}, "input is the limit"),
+            ({"input": 900, "computation": {"float32": 200.0, "bfloat16": 300.0}}, "Use --precision bfloat16"),
+            ({"input": 900, "computation": {"float32": 200.0, "bfloat16": 205.0}}, "computation is the limit"),
+        ],
+    )
+    def test_the_verdict_names_the_limit(self, rates, words):
+        assert words in profiling.Profile(precision="float32", training=90.0, **rates).verdict()
+
+    def test_figures_are_measured_without_a_run_directory(self, two_classes, tmp_path, monkeypatch):
+        monkeypatch.setattr(profiling, "SECONDS", 0.3)
+        monkeypatch.chdir(tmp_path)
+        measured = profiling.profile(TINY, two_classes, train.Settings(precision="float32"))
+        assert min(measured.input, measured.training, *measured.computation.values()) > 0
+        assert "float32" in measured.computation
+        assert list(tmp_path.iterdir()) == []
 
 
 def test_auto_precision_follows_the_processor(monkeypatch):
