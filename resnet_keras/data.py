@@ -27,7 +27,8 @@ FASHION_CLASSES = (
     "Bag",
     "Ankle boot",
 )
-VALIDATION_FRACTION = 1 / 30
+VALIDATION_FRACTION = 1 / 30  # of named sets and arrays
+FOLDER_VALIDATION_FRACTION, MAX_FOLDER_VALIDATION = 1 / 10, 10_000  # folders are often small
 SPLIT_SEED = 0
 
 
@@ -142,7 +143,8 @@ def _from_directory(directory, known_unreadable):
             raise ValueError(
                 f"{directory} holds one training image a class, and no validation images. Expected two or more a class."
             )
-        count = max(round(len(train) * VALIDATION_FRACTION), len(np.unique(train.labels[spare])))
+        count = min(round(len(train) * FOLDER_VALIDATION_FRACTION), MAX_FOLDER_VALIDATION)
+        count = max(count, len(np.unique(train.labels[spare])))
         train, validation = _hold_out(train, spare[balanced(train.labels[spare], count, SPLIT_SEED)])
         validation = dataclasses.replace(validation, unreadable=())  # it is told of once, with the training images
     return Dataset(str(directory), tuple(class_names), train, validation, parts["test"])

@@ -9,7 +9,10 @@ import pytest
 
 ROOT = pathlib.Path(__file__).parent.parent
 MAY_IMPORT_RESNET_KERAS = {"calibration.py", "compress.py", "source.py", "verify.py"}
-COMMANDS = ["resnet_keras.train", "resnet_keras.weights", "export.tflite", "export.verify", "export.bench"]
+COMMANDS = [
+    *(f"resnet_keras.{name}" for name in ("train", "recipes", "evaluate", "tfrecord", "weights")),
+    *(f"export.{name}" for name in ("tflite", "verify", "bench")),
+]
 
 
 def imported(path, with_the_module_only=False):
