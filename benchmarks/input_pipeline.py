@@ -2,7 +2,7 @@
 
     python benchmarks/input_pipeline.py --json benchmarks/results/input_pipeline.json
 
-Both read the same 500x375 files and give batches of 224 pixels with labels, cropped and mirrored at random. Ours decodes
+Both read the same 500x375 files and give batches of 224 pixels with labels, cropped and mirrored at random. We decode
 a random-resized crop; Keras's `image_dataset_from_directory` decodes whole images and resizes them to 256 pixels, of
 which `RandomCrop` and `RandomFlip` take their part, the usual way to write it. One crop of 224 pixels for a whole batch
 is less work than one of its own for each image, so that the comparison favours Keras's side.

@@ -149,7 +149,7 @@ class TestExactness:
             if j is not None:
                 matched += 1
                 assert records.labels[j] == split.labels[i]
-        assert matched > 80  # the rest is validation
+        assert matched > 60  # both hold out other images for validation
         image = tf.constant(split.encoded(0))
         cropper = cropping.Cropper(whole, range(cropping.KEYS))
         assert cropper(image, 7).shape == (32, 32, 3)
