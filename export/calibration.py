@@ -126,20 +126,21 @@ def _own_data(source):
         parts = (own.train, "training"), (own.test, "test")
         return tuple(_from_split(part, own.name, kind, source, count).without_labels() for part, kind in parts)
     name = "fashion_mnist_sample" if source.weights == "bundled" else source.data_name
-    if name is None or (name not in data.names() and not pathlib.Path(name).is_file()):
+    if name is None or (name not in data.names() and not pathlib.Path(name).exists()):
         return None
-    own = data.load(name)
+    own = data.load(name, known_unreadable=source.unreadable)
     judge, part = (own.test, "test") if own.test else (own.validation, "validation")
+    limit = EVALUATION if pathlib.Path(name).is_dir() else len(judge)
     return (
         _from_split(own.train, own.name, "training", source, POOL),
-        _from_split(judge, own.name, part, source, len(judge)),
+        _from_split(judge, own.name, part, source, limit),
     )
 
 
 def _from_split(split, name, part, source, count):
-    chosen = split.take(data.balanced(split.labels, count, SEED))
-    images = np.stack([source.preprocess.pixels(image) for image in chosen.images])
-    return ImageSet(images, chosen.labels, f"{pathlib.Path(name).name} {part}")
+    chosen = data.balanced(split.labels, count, SEED)
+    images = np.stack([source.preprocess.pixels(split.image(index)) for index in chosen])
+    return ImageSet(images, split.labels[chosen], f"{pathlib.Path(name).name} {part}")
 
 
 def _correlation(image):

@@ -18,7 +18,8 @@ class Source:
     `reference` is the Keras model in float32, raw pixels to probabilities: what the exported file must compute.
     `network` is the same network laid flat, from `pixel - mean` (`centred`) to probabilities; the division by the
     standard deviation is folded into the first convolution, which is exact, and `mean` is what is left to subtract.
-    `weights` says where the weights are from: `"bundled"`, `"file"`, `"random"` or a published tag.
+    `weights` says where the weights are from: `"bundled"`, `"file"`, `"random"` or a published tag. `data_name` is the
+    data set that the model was trained on, `unreadable` the images that were left out of it.
     """
 
     name: str
@@ -29,6 +30,7 @@ class Source:
     preprocess: Preprocess
     weights: str
     data_name: str | None
+    unreadable: tuple[str, ...] = ()
 
     @property
     def input_shape(self):
@@ -188,6 +190,7 @@ def _source(model, card, origin, labels):
         preprocess=preprocess,
         weights=origin,
         data_name=card.get("data"),
+        unreadable=tuple(card.get("unreadable", ())),
     )
 
 

@@ -42,6 +42,10 @@ class Split:
     def __len__(self):
         return len(self.images)
 
+    def image(self, index):
+        """One image, `(height, width, channels)`."""
+        return self.images[index]
+
     def take(self, indices):
         return Split(self.images[indices], None if self.labels is None else self.labels[indices])
 

@@ -201,7 +201,7 @@ def _card(loop, start):
         "preprocess": loop.clean.get_layer("preprocessing").preprocess.to_dict(),
         "data": loop.dataset.name,
         "images": {part: count for part, count in start["images"].items() if part != "test"},
-        "unreadable_images": len(start["unreadable"]),
+        "unreadable": [name for name, _ in start["unreadable"]],
         "recipe": start["recipe"],
         **start["settings"],
         "replicas": loop.devices.replicas,

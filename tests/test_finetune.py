@@ -1,11 +1,14 @@
 """From a folder of images to a model of them, in one command."""
 
+import json
+
 import keras
 import numpy as np
 import pytest
 from PIL import Image
 
 import resnet_keras
+from export import tflite
 from resnet_keras import checkpoint, cli, data, evaluate, train
 
 CLASSES = {"bag": 8, "boot": 9, "trousers": 1}
@@ -63,7 +66,7 @@ def test_what_cannot_be_read_is_listed_with_its_reason(tuned, capfd):
         "boot/7.jpg",
     ]
     assert all(line.split("\t")[1] for line in lines)
-    assert checkpoint.load_card(tuned)["unreadable_images"] == 4
+    assert checkpoint.load_card(tuned)["unreadable"] == [line.split("\t")[0] for line in lines]
 
 
 def test_frozen_stages_keep_their_weights_and_their_statistics(tuned, pretrained):
@@ -91,6 +94,16 @@ def test_a_run_is_what_another_starts_from(tuned, photos, tmp_path, capsys):
         for run in (tuned, tmp_path / "again")
     ]
     np.testing.assert_array_equal(*kernels)  # the head came along, for the classes are the same
+
+
+def test_the_export_calibrates_on_the_folder_and_judges_on_what_was_held_out_of_it(tuned, photos, tmp_path):
+    out = tmp_path / "photos.tflite"
+    assert tflite.main(["--model", str(tuned), "--out", str(out), "--max-drop", "100"]) == cli.GOOD
+    record = json.loads(out.with_suffix(".json").read_text())
+    held_out = checkpoint.load_card(tuned)["images"]["validation"]
+    assert record["calibration"]["origin"] == f"{photos.name} training"
+    assert record["calibration"]["images"] == 118 - held_out
+    assert record["measured"]["images"] == held_out
 
 
 def test_evaluation_of_the_run_on_its_folder(tuned, photos, capsys):
