@@ -1,0 +1,119 @@
+"""What each consumer of a file accepts: one frozen row per target. Imports nothing heavy.
+
+A target fixes what a recipe leaves open: the types of the edges, how the weights of the classifier are quantized, how
+the normalisation of the pixels is folded, and what `lint` looks for.
+"""
+
+import dataclasses
+import difflib
+
+# The ops of a plain int8 ResNet in the newest versions that compilers frozen in time know.
+FROZEN_OPS = {
+    "ADD": 2,
+    "CONCATENATION": 2,
+    "CONV_2D": 3,
+    "DEQUANTIZE": 2,
+    "FULLY_CONNECTED": 4,
+    "MAX_POOL_2D": 2,
+    "MEAN": 2,
+    "MUL": 2,
+    "PAD": 2,
+    "QUANTIZE": 2,
+    "RESHAPE": 1,
+    "SOFTMAX": 2,
+    "SUB": 3,
+}
+EDGES = ("float32", "int8", "uint8")
+PER_CHANNEL = ("everywhere", "convolutions", "nowhere")
+FOLDING = ("ops", "channel")
+
+
+@dataclasses.dataclass(frozen=True)
+class Target:
+    """One consumer of `.tflite` files.
+
+    `edges` are the dtypes of input and output that it takes, its preferred one first. `per_channel` says which weights
+    have a scale for each output channel. `folding` says how a normalisation with one number per channel is expressed:
+    as two `"ops"` in front of the network, or exactly, as a fourth `"channel"` of the input of its first convolution.
+    `frozen_ops` restricts a file to `FROZEN_OPS`. `integer_only` allows no float tensor at all. `compiler` is what
+    `lint` runs: `"vela"`, `"tflite-micro"`, or None. `metadata` says that the consumer reads labels and normalisation
+    from the file itself.
+    """
+
+    name: str
+    description: str
+    edges: tuple[str, ...] = ("float32",)
+    per_channel: str = "everywhere"
+    folding: str = "ops"
+    frozen_ops: bool = False
+    integer_only: bool = False
+    compiler: str | None = None
+    metadata: bool = False
+
+
+def _ethos_u(series, macs):
+    # On u85 an elementwise op on the input is cheaper than a fourth channel; on the smaller ones three times as dear.
+    return Target(
+        f"ethos-u{series}-{macs}",
+        f"Arm Ethos-U{series} NPU with {macs} MAC units, through Vela",
+        edges=("int8",),
+        folding="ops" if series == 85 else "channel",
+        integer_only=True,
+        compiler="vela",
+    )
+
+
+ETHOS_U = {55: (32, 64, 128, 256), 65: (256, 512), 85: (128, 256, 512, 1024, 2048)}
+
+TARGETS = {
+    row.name: row
+    for row in (
+        Target("app", "Android, iOS and desktops, through LiteRT", edges=("float32", "int8")),
+        # LiteRT.js knows neither int8 edges nor dynamic shapes.
+        Target("web", "browsers, through LiteRT.js", edges=("float32", "uint8")),
+        # int8 edges are refused, and float32 ones without normalisation metadata.
+        Target("mediapipe", "MediaPipe Tasks' ImageClassifier", edges=("float32", "uint8"), metadata=True),
+        *(_ethos_u(series, macs) for series, sizes in ETHOS_U.items() for macs in sizes),
+        Target(
+            "edgetpu",
+            "Coral Edge TPU, whose compiler stopped in 2022",
+            edges=("uint8", "int8"),
+            per_channel="convolutions",
+            folding="channel",
+            frozen_ops=True,
+            integer_only=True,
+        ),
+        Target(
+            "micro",
+            "microcontrollers, through TensorFlow Lite Micro",
+            edges=("int8",),
+            per_channel="convolutions",
+            folding="channel",
+            frozen_ops=True,
+            integer_only=True,
+            compiler="tflite-micro",
+        ),
+        Target(
+            "vivante",
+            "VeriSilicon Vivante NPUs, such as NXP's i.MX 8M Plus",
+            edges=("uint8", "int8"),
+            per_channel="nowhere",
+            folding="channel",
+            integer_only=True,
+        ),
+    )
+}
+DEFAULT = "app"
+
+
+def get(name):
+    """The target of that name.
+
+    Raises:
+        ValueError: there is none.
+    """
+    if name not in TARGETS:
+        near = difflib.get_close_matches(name, TARGETS, n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise ValueError(f"Unknown target. Received: {name!r}.{hint} Expected one of: {', '.join(TARGETS)}.")
+    return TARGETS[name]
