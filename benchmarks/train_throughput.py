@@ -1,14 +1,18 @@
-"""Training throughput of ResNet-50: this package beside keras.applications, step by step in one run.
+"""Training throughput of ResNet-50: this package beside keras.applications and PyTorch, step by step in one run.
 
     python benchmarks/train_throughput.py --precision bfloat16 --json benchmarks/results/train_throughput.json
 
-Both sides are version 1 of the network, with the same optimizer, loss, shapes and synthetic images already in memory.
-They take turns, one step each, so that a drift of the machine hits both; the ratio is the median over the rounds.
-`--torch` adds the same network in PyTorch, channels last. KERAS_BACKEND=jax measures on jax.
+All sides train the same version of the network with SGD and Nesterov momentum, from float32 variables, on synthetic
+images already on the device; the loss is computed from float32 logits. keras.applications has version 1 alone and
+takes part in that. PyTorch takes part where it is installed: channels last, automatic mixed precision, compiled on a
+GPU. They take turns, one step each, so that a drift of the machine hits all; a step ends when its device is done, and
+the ratio is the median over the rounds. KERAS_BACKEND=jax measures on jax.
 """
 
 import argparse
 import datetime
+import importlib.metadata
+import importlib.util
 import json
 import os
 import pathlib
@@ -22,35 +26,75 @@ from resnet_keras import cli
 CLASSES = 1000
 
 
-def keras_step(build, images, labels, precision):
-    """A callable that trains one step and returns the loss, compiled and warm."""
+def keras_step(model, images, labels):
+    """A callable that trains one step of a model that gives logits."""
     import keras
 
-    from resnet_keras import precision as precisions
-    from resnet_keras.train import jit_compile
+    from resnet_keras.optimization import jit_compile
+    from resnet_keras.optimizers import SGD
 
-    with precisions.policy(precision):
-        model = build()
+    # Of this package where the network is, of Keras where that is.
+    optimizer_class = SGD if model.name == "resnet_keras" else keras.optimizers.SGD
     model.compile(
-        keras.optimizers.SGD(1e-3, momentum=0.9, nesterov=True),
-        keras.losses.SparseCategoricalCrossentropy(),
+        optimizer_class(1e-3, momentum=0.9, nesterov=True),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         jit_compile=jit_compile(),
     )
-    return lambda: float(model.train_on_batch(images, labels))
+    images, labels = keras.ops.convert_to_tensor(images), keras.ops.convert_to_tensor(labels)
+
+    def run():
+        model.train_on_batch(images, labels)
+        wait_for_device(model)
+
+    return run
 
 
-def torch_step(images, labels, precision):
+def wait_for_device(model):
+    """Returns when the update, not only the loss, is computed."""
+    import keras
+
+    if keras.backend.backend() == "jax":
+        import jax
+
+        jax.block_until_ready([v.value for v in model.variables])
+    elif on_gpu():
+        import tensorflow as tf
+
+        tf.test.experimental.sync_devices()
+
+
+def our_model(shape, version):
+    import keras
+
+    import resnet_keras
+
+    model = resnet_keras.ResNet50(input_shape=shape, classes=CLASSES, version=version, include_preprocessing=False)
+    return keras.Model(model.input, model.get_layer("logits").output, name="resnet_keras")
+
+
+def keras_model(shape):
+    import keras
+
+    model = keras.applications.ResNet50(
+        weights=None, input_shape=shape, classes=CLASSES, classifier_activation=None, name="applications"
+    )
+    logits = keras.layers.Activation("linear", dtype="float32")(model.output)
+    return keras.Model(model.input, logits, name="keras_applications")
+
+
+def torch_step(images, labels, precision, version):
     import torch
     from torch import nn
 
     from resnet_keras.torch_reference import ResNet
     from resnet_keras.variants import VARIANTS
 
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    network = ResNet(VARIANTS["resnet50"], CLASSES, version="v1")
+    device = "cuda" if on_gpu() else "cpu"
+    network = ResNet(VARIANTS["resnet50"], CLASSES, version=version)
     model = network.to(device, memory_format=torch.channels_last).train()
     step = torch.compile(model) if device == "cuda" else model
     optimizer = torch.optim.SGD(model.parameters(), 1e-3, momentum=0.9, nesterov=True)
+    scaler = torch.amp.GradScaler(device, enabled=precision == "float16")  # as Keras scales that precision's loss
     x = torch.from_numpy(images.transpose(0, 3, 1, 2)).to(device).contiguous(memory_format=torch.channels_last)
     y = torch.from_numpy(labels).to(device)
     dtype = getattr(torch, precision)
@@ -58,32 +102,45 @@ def torch_step(images, labels, precision):
     def run():
         optimizer.zero_grad(set_to_none=True)
         with torch.autocast(device, dtype=dtype, enabled=precision != "float32"):
-            loss = nn.functional.cross_entropy(step(x).float(), y)
-        loss.backward()
-        optimizer.step()
-        return loss.item()
+            logits = step(x)
+        loss = nn.functional.cross_entropy(logits.float(), y)
+        scaler.scale(loss).backward()
+        scaler.step(optimizer)
+        scaler.update()
+        loss.item()
+        if device == "cuda":
+            torch.cuda.synchronize()
 
     return run
 
 
-def sides(size, batch_size, precision, with_torch):
-    """`{name: step}` for everything that is compared."""
-    import keras
+def torch_takes_part():
+    """Whether PyTorch is installed and can use what Keras uses; says so where not."""
+    if importlib.util.find_spec("torch") is None:
+        cli.say("PyTorch is not installed and takes no part.")
+        return False
+    import torch
 
-    import resnet_keras
+    if on_gpu() and not torch.cuda.is_available():
+        cli.say("PyTorch cannot use the GPU and takes no part.")
+        return False
+    return True
+
+
+def sides(size, batch_size, precision, version):
+    """`{name: step}` for everything that is compared."""
+    from resnet_keras import precision as precisions
 
     rng = np.random.default_rng(0)
     images = rng.normal(size=(batch_size, size, size, 3)).astype("float32")
     labels = rng.integers(0, CLASSES, batch_size)
-    shape = {"weights": None, "input_shape": (size, size, 3), "classes": CLASSES}
-    steps = {
-        "resnet_keras": keras_step(
-            lambda: resnet_keras.ResNet50(version="v1", include_preprocessing=False, **shape), images, labels, precision
-        ),
-        "keras.applications": keras_step(lambda: keras.applications.ResNet50(**shape), images, labels, precision),
-    }
-    if with_torch:
-        steps["torch"] = torch_step(images, labels, precision)
+    shape = (size, size, 3)
+    with precisions.policy(precision):
+        steps = {"resnet_keras": keras_step(our_model(shape, version), images, labels)}
+        if version == "v1":
+            steps["keras.applications"] = keras_step(keras_model(shape), images, labels)
+    if torch_takes_part():
+        steps["torch"] = torch_step(images, labels, precision, version)
     return steps
 
 
@@ -102,6 +159,19 @@ def measure(steps, rounds, warmup_rounds=3):
     return np.array(seconds[warmup_rounds:])
 
 
+def on_gpu():
+    """Whether Keras computes on a GPU."""
+    import keras
+
+    if keras.backend.backend() == "jax":
+        import jax
+
+        return jax.default_backend() == "gpu"
+    import tensorflow as tf
+
+    return bool(tf.config.list_physical_devices("GPU"))
+
+
 def device_name():
     """What computes: the accelerator's name, or the processor's with its cores."""
     import keras
@@ -111,44 +181,68 @@ def device_name():
 
         if jax.devices()[0].platform != "cpu":
             return jax.devices()[0].device_kind
+    elif on_gpu():
+        import tensorflow as tf
+
+        gpu = tf.config.list_physical_devices("GPU")[0]
+        return tf.config.experimental.get_device_details(gpu).get("device_name", gpu.name)
     info = pathlib.Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
-    models = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return f"{models[0] if models else platform.machine()}, {os.cpu_count()} cores"
+    found = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    flags = next((line for line in lines if line.startswith("flags")), "")
+    extension = next((f" with {name}" for name in ("amx_bf16", "avx512_bf16") if name in flags), "")
+    return f"{found[0] if found else platform.machine()}{extension}, {os.cpu_count()} cores"
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--size", type=int, default=224)
-    parser.add_argument("--batch-size", type=int, default=16)
-    parser.add_argument("--precision", default="bfloat16", choices=["float32", "bfloat16", "float16"])
-    parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--torch", action="store_true", help="measure PyTorch too")
-    parser.add_argument("--json", type=pathlib.Path, help="write the result here")
-    args = parser.parse_args()
-    cli.import_keras()
+def versions(names):
+    """`{distribution: version}` of those that are installed."""
+    found = {"python": platform.python_version()}
+    for name in names:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def summary(args, names, seconds):
     import keras
 
-    steps = sides(args.size, args.batch_size, args.precision, args.torch)
-    seconds = measure(steps, args.rounds)
-    rates = {name: args.batch_size / median for name, median in zip(steps, np.median(seconds, axis=0), strict=True)}
-    ratios = {name: float(np.median(seconds[:, i] / seconds[:, 0])) for i, name in enumerate(steps) if i}
-    result = {
-        "images_per_second": {name: round(float(rate), 2) for name, rate in rates.items()},
-        "resnet_keras_times_as_fast_as": {name: round(ratio, 3) for name, ratio in ratios.items()},
-        "model": "ResNet-50 v1",
+    rates = args.batch_size / np.median(seconds, axis=0)
+    ratios = np.median(seconds[:, 1:] / seconds[:, :1], axis=0)
+    backend = keras.backend.backend()
+    measured = ["resnet-keras", "keras", backend, *(["torch"] if "torch" in names else [])]
+    return {
+        "images_per_second": dict(zip(names, rates.round(2).tolist(), strict=True)),
+        "resnet_keras_times_as_fast_as": dict(zip(names[1:], ratios.round(3).tolist(), strict=True)),
+        "model": f"ResNet-50 {args.version}",
         "size": args.size,
         "batch_size": args.batch_size,
         "precision": args.precision,
         "rounds": args.rounds,
         "device": device_name(),
-        "backend": keras.backend.backend(),
-        "versions": {"keras": keras.version(), "python": platform.python_version()},
+        "backend": backend,
+        "versions": versions(measured),
         "date": datetime.date.today().isoformat(),
     }
-    rows = [(name, f"{rate:.2f} images/s") for name, rate in rates.items()]
-    rows += [(f"resnet_keras / {name}", f"{ratio:.2f}") for name, ratio in ratios.items()]
-    cli.print_result([*rows, ("device", result["device"]), ("precision", args.precision)], result)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--version", default="v1", choices=["v1", "v1.5"], help="of the network, for all sides")
+    parser.add_argument("--size", type=int, default=224, help="height and width of an image")
+    parser.add_argument("--batch-size", type=int, default=16, help="images a step")
+    parser.add_argument("--precision", default="bfloat16", choices=["float32", "bfloat16", "float16"])
+    parser.add_argument("--rounds", type=int, default=15, help="measured steps of each side")
+    parser.add_argument("--json", type=pathlib.Path, help="write the result here")
+    args = parser.parse_args()
+    cli.import_keras()
+    steps = sides(args.size, args.batch_size, args.precision, args.version)
+    result = summary(args, list(steps), measure(steps, args.rounds))
+    rows = [(name, f"{rate:.2f} images/s") for name, rate in result["images_per_second"].items()]
+    rows += [(f"resnet_keras / {name}", f"{x:.2f}") for name, x in result["resnet_keras_times_as_fast_as"].items()]
+    rows += [(name, result[name]) for name in ("model", "precision", "device")]
+    cli.print_result(rows, result)
     if args.json:
         args.json.parent.mkdir(parents=True, exist_ok=True)
         args.json.write_text(json.dumps(result, indent=2) + "\n")
