@@ -1,0 +1,219 @@
+"""Runs a file in the compiler or runtime of its target, in a process of its own, which may crash or hang.
+
+python -m export.trial JOB FILE ...   is that process; it prints one line of JSON.
+"""
+
+import contextlib
+import csv
+import importlib.metadata
+import importlib.util
+import json
+import os
+import pathlib
+import re
+import runpy
+import signal
+import subprocess
+import sys
+import tempfile
+
+TIME_LIMIT_S = 600
+MEMORY_LIMIT_BYTES = 8 * 2**30  # of address space: stops a hostile file before it takes the machine's memory
+ARENA_BYTES = 64 * 2**20  # more than microcontrollers have
+SHOWN_VALUES = 10
+# What has to be installed for a job: the module that is looked for, its package, and its name in a sentence.
+NEEDS = {
+    "vela": ("ethosu", "ethos-u-vela", "Vela"),
+    "tflite-micro": ("tflite_micro", "tflite-micro", "tflite-micro, which exists for Linux on x86-64 only,"),
+    "litert": ("ai_edge_litert", "ai-edge-litert", "LiteRT"),
+}
+
+
+def run(data, target, vela_options=(), time_limit_s=TIME_LIMIT_S):
+    """Compiles the file, or runs it once on a ramp of pixel values.
+
+    Args:
+        data: the bytes of a `.tflite` file.
+        target: a `targets.Target`; its `compiler` says what is run, LiteRT if it is None.
+        vela_options: further arguments for Vela, such as `("--memory-mode", "Sram_Only")`.
+        time_limit_s: after that many seconds the process is ended.
+
+    Returns:
+        `(facts, problems)`: what was measured, and why the file is refused, one sentence each.
+
+    Raises:
+        ImportError: the compiler or runtime is not installed.
+        ValueError: Vela does not know one of its options.
+    """
+    job = target.compiler or "litert"
+    version = _version(job)
+    with tempfile.TemporaryDirectory() as directory:
+        path = pathlib.Path(directory, "model.tflite")
+        path.write_bytes(data)
+        if job == "vela":
+            options = "--accelerator-config", target.name, "--show-cpu-operations", "--output-dir", directory
+            done = _child(job, path, [*options, *vela_options], time_limit_s)
+            facts, problems = _read_vela(done, pathlib.Path(directory))
+        else:
+            done = _child(job, path, [], time_limit_s)
+            facts, problems = _read_json(done)
+    return {"ran": version, **facts}, [f"{NEEDS[job][1]} {problem}" for problem in problems]
+
+
+def _version(job):
+    module, package, name = NEEDS[job]
+    if importlib.util.find_spec(module) is None:
+        raise ImportError(f"{name} is missing. Install it with: pip install 'resnet-keras[lint]'.")
+    return f"{package} {importlib.metadata.version(package)}"
+
+
+def _child(job, path, options, time_limit_s):
+    """The finished process, or a few words on why it came to no good end."""
+    here = str(pathlib.Path(__file__).parent.parent)
+    search = os.pathsep.join(filter(None, [here, os.environ.get("PYTHONPATH")]))
+    command = [sys.executable, "-m", "export.trial", job, str(path), *options]
+    try:
+        done = subprocess.run(
+            command,
+            capture_output=True,
+            stdin=subprocess.DEVNULL,
+            text=True,
+            errors="replace",
+            timeout=time_limit_s,
+            env={**os.environ, "PYTHONPATH": search},
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return f"did not come to an end within {time_limit_s:g} s"
+    if broken := re.search(r"^(?:ModuleNotFound|Import)Error: (.*)", done.stderr, re.MULTILINE):
+        raise ImportError(f"{NEEDS[job][2]} cannot be loaded: {broken[1]}.")
+    if done.returncode < 0:
+        return f"crashed on the file ({signal.Signals(-done.returncode).name})"
+    return done
+
+
+def _reason(done):
+    """What C++ said before Python's traceback, which tells more; else the last line of all."""
+    native, _, traceback = (done.stderr or done.stdout).partition("Traceback")
+    told = [line for line in native.splitlines() if line.strip() and not re.match(r"INFO|Warning|[IW]\d{4} ", line)]
+    last = (traceback or native).strip().splitlines()[-1:] or [f"it ended with status {done.returncode}"]
+    return " ".join(" ".join(told[-3:] or last).split())[:300]
+
+
+def _read_json(done):
+    if isinstance(done, str):
+        return {}, [done]
+    try:
+        facts = json.loads(done.stdout.splitlines()[-1])
+    except (ValueError, IndexError):
+        return {}, [f"refuses the file: {_reason(done)}"]
+    return facts, []
+
+
+def _read_vela(done, directory):
+    if isinstance(done, str):
+        return {}, [done]
+    if option := re.search(r"(CliOptionError|ConfigOptionError): '?(Error: )?(.*?)'?$", done.stderr, re.MULTILINE):
+        raise ValueError(f"Vela does not take that configuration: {option[3]}.")
+    counts = dict(re.findall(r"^(CPU|NPU) operators = (\d+)", done.stdout, re.MULTILINE))
+    tables = list(directory.glob("*_summary_*.csv"))
+    if done.returncode or len(counts) != 2 or not tables:
+        return {}, [f"refuses the file: {_reason(done)}"]
+    with tables[0].open(newline="") as file:
+        row = next(csv.DictReader(file))
+    return _facts(row, int(counts["CPU"]), int(counts["NPU"])), _left_to_cpu(done.stdout, int(counts["CPU"]))
+
+
+def _facts(row, cpu, npu):
+    def number(column, scale=1.0):
+        return round(float(row[column]) * scale, 6)
+
+    return {
+        "system_config": row["system_config"],
+        "memory_mode": row["memory_mode"],
+        "cpu_operators": cpu,
+        "npu_operators": npu,
+        "npu_percent": 100.0 * npu / max(cpu + npu, 1),
+        "inference_ms": number("inference_time", 1000),
+        "cycles": int(number("cycles_total")),
+        "sram_kib": number("sram_memory_used"),
+        "dram_kib": number("dram_memory_used"),
+        "flash_kib": number("on_chip_flash_memory_used") + number("off_chip_flash_memory_used"),
+        "weights_bytes": int(number("total_original_weights")),
+        "compressed_weights_bytes": int(number("total_npu_encoded_weights")),
+    }
+
+
+def _left_to_cpu(printed, count):
+    """One sentence for each kind of op and reason that Vela gives."""
+    if not count:
+        return []
+    found = {}
+    for kind, name, reason in re.findall(
+        r"^Warning \(.*?\) operator: (\w+), ofm: '(.*?)'\s*\n\s*Reason: (.*)$", printed, re.MULTILINE
+    ):
+        # A reason goes on with the name of a tensor, which differs from op to op.
+        found.setdefault((kind, reason.split(" (")[0]), []).append(name)
+    sentences = [
+        f"leaves {kind} {names[0]}{f' and {len(names) - 1} more' if names[1:] else ''} to the CPU: {reason.strip()}"
+        for (kind, reason), names in found.items()
+    ]
+    return sentences or [f"leaves {count} operators to the CPU"]
+
+
+# What follows runs in the child.
+
+
+def _micro(path):
+    from tflite_micro import runtime
+
+    interpreter = runtime.Interpreter.from_file(path, arena_size=ARENA_BYTES)
+    interpreter.set_input(_ramp(interpreter.get_input_details(0)), 0)
+    interpreter.invoke()
+    output = _shown(interpreter.get_output(0))
+    sys.stderr.flush()
+    with tempfile.TemporaryFile() as held:
+        # The allocator prints its account and has no other way to tell it.
+        os.dup2(held.fileno(), 2)
+        interpreter.print_allocations()
+        held.seek(0)
+        printed = held.read().decode(errors="replace")
+    return {"arena_bytes": int(re.search(r"Arena allocation total (\d+)", printed)[1]), "output": output}
+
+
+def _litert(path):
+    from ai_edge_litert.interpreter import Interpreter
+
+    interpreter = Interpreter(model_path=path, num_threads=1)
+    interpreter.allocate_tensors()
+    (first,), (last,) = interpreter.get_input_details(), interpreter.get_output_details()
+    interpreter.set_tensor(first["index"], _ramp(first))
+    interpreter.invoke()
+    return {"output": _shown(interpreter.get_tensor(last["index"]))}
+
+
+def _ramp(details):
+    import numpy as np
+
+    values = np.arange(256) - (128 if np.dtype(details["dtype"]) == np.int8 else 0)
+    return np.resize(values, details["shape"]).astype(details["dtype"])
+
+
+def _shown(values):
+    return values.ravel()[:SHOWN_VALUES].tolist()
+
+
+def main(job, path, *options):
+    with contextlib.suppress(ImportError, ValueError, OSError):  # not on Windows; not above what the system allows
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        resource.setrlimit(resource.RLIMIT_AS, (MEMORY_LIMIT_BYTES, MEMORY_LIMIT_BYTES))
+    if job == "vela":
+        sys.argv = ["vela", path, *options]
+        runpy.run_module("ethosu.vela", run_name="__main__")
+    print(json.dumps({"litert": _litert, "tflite-micro": _micro}[job](path)))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
