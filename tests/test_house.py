@@ -11,7 +11,7 @@ ROOT = pathlib.Path(__file__).parent.parent
 MAY_IMPORT_RESNET_KERAS = {"calibration.py", "compress.py", "source.py", "verify.py"}
 COMMANDS = [
     *(f"resnet_keras.{name}" for name in ("train", "recipes", "evaluate", "tfrecord", "weights")),
-    *(f"export.{name}" for name in ("tflite", "verify", "bench")),
+    *(f"export.{name}" for name in ("tflite", "verify", "bench", "doctor")),
 ]
 
 
