@@ -12,6 +12,7 @@ LARGEST_FILE_BYTES = 2**31 - 1  # offsets in the format are 32 bits wide
 MOST_ITEMS = 10_000_000
 ITEMS_PER_TABLE = 100
 MOST_DIMENSIONS = 8
+LONGEST_NAME_BYTES = 400  # of which is shown
 CUSTOM = "CUSTOM"
 BITS = {"INT4": 4, "INT2": 2, "INT8": 8, "UINT8": 8, "BOOL": 8, "INT16": 16, "UINT16": 16, "FLOAT16": 16}
 BITS |= {"BFLOAT16": 16, "INT32": 32, "UINT32": 32, "FLOAT32": 32, "INT64": 64, "UINT64": 64, "FLOAT64": 64}
@@ -114,7 +115,7 @@ class Table:
 
     def text(self, field):
         start, count = self._vector(field, 1)
-        return _printable(self._data[start : start + count])
+        return printable(self._data[start : start + min(count, LONGEST_NAME_BYTES)].decode(errors="replace"))
 
     def count_bytes(self, field):
         """The length of a vector of bytes, of which nothing is read."""
@@ -161,9 +162,8 @@ class Table:
             raise Damaged(f"more than {MOST_ITEMS:,} items are listed in it")
 
 
-def _printable(raw):
-    """A name as it may be shown in a terminal: no control characters, no kilometres."""
-    text = raw[:400].decode(errors="replace")
+def printable(text):
+    """Foreign text as it may be shown in a terminal, which takes some letters for commands."""
     return "".join(letter if letter.isprintable() else "?" for letter in text)
 
 

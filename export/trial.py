@@ -17,6 +17,8 @@ import subprocess
 import sys
 import tempfile
 
+from export import flatbuffer
+
 TIME_LIMIT_S = 600
 MEMORY_LIMIT_BYTES = 8 * 2**30  # of address space: stops a hostile file before it takes the machine's memory
 ARENA_BYTES = 64 * 2**20  # more than microcontrollers have
@@ -24,7 +26,7 @@ SHOWN_VALUES = 10
 # What has to be installed for a job: the module that is looked for, its package, and its name in a sentence.
 NEEDS = {
     "vela": ("ethosu", "ethos-u-vela", "Vela"),
-    "tflite-micro": ("tflite_micro", "tflite-micro", "tflite-micro, which exists for Linux on x86-64 only,"),
+    "tflite-micro": ("tflite_micro", "tflite-micro", "TFLite Micro"),
     "litert": ("ai_edge_litert", "ai-edge-litert", "LiteRT"),
 }
 
@@ -57,13 +59,14 @@ def run(data, target, vela_options=(), time_limit_s=TIME_LIMIT_S):
         else:
             done = _child(job, path, [], time_limit_s)
             facts, problems = _read_json(done)
-    return {"ran": version, **facts}, [f"{NEEDS[job][1]} {problem}" for problem in problems]
+    return {"ran": version, **facts}, [flatbuffer.printable(f"{NEEDS[job][2]} {p}") for p in problems]
 
 
 def _version(job):
     module, package, name = NEEDS[job]
     if importlib.util.find_spec(module) is None:
-        raise ImportError(f"{name} is missing. Install it with: pip install 'resnet-keras[lint]'.")
+        where = " (on Linux and x86-64, for which alone there is one)" if job == "tflite-micro" else ""
+        raise ImportError(f"{name} is missing. Install it with: pip install 'resnet-keras[lint]'{where}.")
     return f"{package} {importlib.metadata.version(package)}"
 
 
