@@ -206,12 +206,16 @@ def _shown(values):
     return values.ravel()[:SHOWN_VALUES].tolist()
 
 
-def main(job, path, *options):
+def _limit_memory():
     with contextlib.suppress(ImportError, ValueError, OSError):  # not on Windows; not above what the system allows
         import resource
 
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY_LIMIT_BYTES, MEMORY_LIMIT_BYTES))
+
+
+def main(job, path, *options):
+    _limit_memory()
     if job == "vela":
         sys.argv = ["vela", path, *options]
         runpy.run_module("ethosu.vela", run_name="__main__")

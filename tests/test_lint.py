@@ -472,13 +472,19 @@ class TestHostile:
         assert found.problems == ("Vela did not come to an end within 0.01 s",)
         assert [what for what, _ in found.rows()].count("problem") == 1
 
-    def test_a_tensor_that_no_memory_holds(self, tiny, checked):
+    @pytest.mark.parametrize(("target", "words"), [("app", "LiteRT refuses"), ("micro", "Failed to resize buffer")])
+    def test_a_tensor_that_no_memory_holds(self, tiny, checked, target, words):
         def edit(model, graph):
-            for side in (graph.inputs, graph.outputs):
-                graph.tensors[side[0]].shape = [1, 2**15, 2**15, 3]
+            graph.tensors[graph.inputs[0]].shape = [1, 60_000, 60_000, 3]
 
-        found = checked(edited(tiny, edit), "app")
-        assert found.failure() is not None
+        assert any(words in p for p in checked(edited(tiny, edit), target).problems)
+
+    @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such limit")
+    @pytest.mark.parametrize(("gibibytes", "error"), [(1, ""), (9, "MemoryError")])
+    def test_the_child_cannot_take_all_memory(self, gibibytes, error):
+        code = f"from export import trial; trial._limit_memory(); bytearray({gibibytes} * 2**30)"
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+        assert "".join(done.stderr.split()[-1:]) == error
 
 
 def offsets(builder, tables):
