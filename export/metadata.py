@@ -7,11 +7,9 @@ tensorflow.
 """
 
 import dataclasses
-import io
 import math
-import struct
-import zipfile
 
+from export import attachment
 from export import metadata_schema as schema
 from export.metadata_schema import Octet, Placed, Table, Word
 
@@ -87,7 +85,7 @@ def write(data, *, name, description, labels, mean=0.0, std=1.0, version=None, a
         root.LICENCE: licence,
         root.MIN_PARSER_VERSION: MIN_PARSER_VERSION,
     }
-    return _with_file(_with_entry(data, model, _packed(content)), "\n".join(labels).encode())
+    return attachment.attach(_with_entry(data, model, _packed(content)), LABELS_FILE, "\n".join(labels))
 
 
 def read(data):
@@ -238,17 +236,6 @@ def _with_entry(data, model, content):
     return bytes(builder.Output())
 
 
-def _with_file(data, labels):
-    """Appends the labels as a zip archive; a fixed date and system make it the same on every day and machine."""
-    whole = io.BytesIO()
-    whole.write(data)
-    file = zipfile.ZipInfo(LABELS_FILE, date_time=(1980, 1, 1, 0, 0, 0))
-    file.create_system, file.external_attr = 3, 0o644 << 16
-    with zipfile.ZipFile(whole, "w", zipfile.ZIP_STORED) as archive:  # MediaPipe reads no compressed one
-        archive.writestr(file, labels)
-    return whole.getvalue()
-
-
 def _normalisation(inputs):
     units = [unit for tensor in inputs for unit in tensor.tables(schema.TensorMetadata.PROCESS_UNITS)]
     for unit in units:
@@ -263,22 +250,6 @@ def _labels(data, outputs):
     files = [file for tensor in outputs for file in tensor.tables(schema.TensorMetadata.FILES)]
     for file in files:
         if file.integer(schema.File.TYPE, "<B") == schema.File.TENSOR_AXIS_LABELS:
-            lines = _attached(data, file.text(schema.File.NAME)).removesuffix("\n").split("\n")
+            lines = attachment.read(data, file.text(schema.File.NAME)).removesuffix("\n").split("\n")
             return tuple(line.removesuffix("\r") for line in lines)
     return ()
-
-
-def _attached(data, name):
-    try:
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            file = archive.getinfo(name)
-            stored = file.compress_type == zipfile.ZIP_STORED
-            text = archive.read(file).decode() if stored else None
-    except KeyError as error:
-        raise ValueError(f"The file names {name!r} but holds no such file.") from error
-    # What zipfile raises for damaged archives.
-    except (zipfile.BadZipFile, ValueError, RuntimeError, EOFError, OSError, OverflowError, struct.error) as error:
-        raise ValueError(f"The file's {name!r} cannot be read: {error}.") from error
-    if not stored:
-        raise ValueError(f"The file's {name!r} is compressed, which the format forbids.")
-    return text

@@ -18,7 +18,7 @@ from ai_edge_litert.interpreter import Interpreter
 from flatbuffers import encode, packer
 from flatbuffers.table import Table
 
-from export import artifact, description, metadata, metadata_schema, tflite
+from export import artifact, attachment, description, metadata, metadata_schema, tflite
 from resnet_keras import data
 
 TEXTS = {"name": "x", "description": "What it is.", "version": "1", "author": "Ä. Ö.", "licence": "MIT"}
@@ -99,14 +99,14 @@ class TestRoundTrip:
         assert metadata.write(plain, labels=["Äpfel", "柿", "a b", "🍐"], **TEXTS) == labelled
 
     def test_line_ends_of_other_writers(self, plain):
-        assert metadata.read(with_labels_file(plain, b"a\r\nb\nc\nd\n")).labels == ("a", "b", "c", "d")
+        assert metadata.read(with_labels_file(plain, "a\r\nb\nc\nd\n")).labels == ("a", "b", "c", "d")
 
 
 def with_labels_file(plain, text):
     """`plain` with a label file that `write` would not write."""
     whole = metadata.write(plain, labels=list("abcd"), **TEXTS)
     model = whole[: whole.rindex(b"PK\3\4")]
-    return metadata._with_file(model, text)
+    return attachment.attach(model, "labels.txt", text)
 
 
 def edge_names(model):
