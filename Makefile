@@ -17,8 +17,10 @@ slow: $(READY) ## run the longer proofs, some against PyTorch
 	$(BIN)/python -m pip install --quiet 'torch>=2.4'
 	$(BIN)/python -m pytest -m slow
 
-bench: $(READY) ## measure training throughput and the cost of an export
+bench: $(READY) ## measure training throughput, the input pipeline and the cost of an export
 	$(BIN)/python benchmarks/train_throughput.py
+	$(BIN)/python benchmarks/train_throughput.py --precision float32
+	$(BIN)/python benchmarks/input_pipeline.py
 	$(BIN)/python benchmarks/export_cost.py
 
 lint: $(READY) ## check style

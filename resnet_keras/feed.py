@@ -93,7 +93,7 @@ class Batches(keras.utils.PyDataset):
         self.epoch, self.first_step = epoch, first_step
         self.steps = steps_per_epoch(split, recipe)
         self.order = shuffled(split, recipe, seed, epoch)
-        self.rows = _rows(recipe.batch_size, shard)
+        self.rows = rows(recipe.batch_size, shard)
 
     def __len__(self):
         return self.steps - self.first_step
@@ -112,7 +112,7 @@ class EvaluationBatches(keras.utils.PyDataset):
     def __init__(self, split, classes, batch_size, shard=(0, 1), **kwargs):
         super().__init__(**kwargs)
         self.split, self.classes, self.batch_size = split, classes, batch_size
-        self.rows = _rows(batch_size, shard)
+        self.rows = rows(batch_size, shard)
 
     def __len__(self):
         return -(-len(self.split) // self.batch_size)
@@ -127,6 +127,14 @@ def _one_hot(labels, classes):
     return np.eye(classes, dtype="float32")[labels]
 
 
-def _rows(batch_size, shard):
+def rows(batch_size, shard):
+    """The rows of each batch that process `i` of `n` makes, as a slice; `shard` is `(i, n)`.
+
+    Raises:
+        ValueError: the batch cannot be divided equally.
+    """
     process, processes = shard
-    return slice(process * batch_size // processes, (process + 1) * batch_size // processes)
+    if batch_size % processes:
+        raise ValueError(f"A batch of {batch_size} cannot be divided among {processes} processes. Use a multiple.")
+    count = batch_size // processes
+    return slice(process * count, (process + 1) * count)

@@ -2,7 +2,6 @@
 
 Every random value is a function of the seed, the epoch and the position in the epoch, through stateless ops. So any
 batch can be made without those before it, and each of several processes makes its rows of the one global batch.
-
 """
 
 import os
@@ -16,7 +15,7 @@ try:
 except ImportError as error:
     raise ImportError(scan.NO_TENSORFLOW) from error
 
-from resnet_keras import cropping
+from resnet_keras import cropping, feed
 
 WINDOW_SHARDS = 16
 READ_CHUNK = 32
@@ -47,19 +46,6 @@ def order(split, seed, epoch, repeats=1):
     return np.repeat(ids[: -(-len(ids) // repeats)], repeats)[: len(ids)].astype(np.int64)
 
 
-def steps_per_epoch(split, recipe):
-    """Whole batches in an epoch; what does not fill a last one is left out of that epoch.
-
-    Raises:
-        ValueError: there are fewer images than one batch needs.
-    """
-    if len(split) < recipe.batch_size:
-        raise ValueError(
-            f"{len(split)} training images do not fill one batch of {recipe.batch_size}. Use a smaller batch_size."
-        )
-    return len(split) // recipe.batch_size
-
-
 def training_batches(split, recipe, classes, seed, epoch, first_step=0, shard=(0, 1)):
     """One epoch of augmented batches, or what is left of it.
 
@@ -78,8 +64,8 @@ def training_batches(split, recipe, classes, seed, epoch, first_step=0, shard=(0
     Raises:
         ValueError: the images do not fill a batch, the batch cannot be divided by `n`, or the recipe has no size.
     """
-    steps = steps_per_epoch(split, recipe)
-    batch, mine = recipe.batch_size, _rows(recipe.batch_size, shard)
+    steps = feed.steps_per_epoch(split, recipe)
+    batch, mine = recipe.batch_size, feed.rows(recipe.batch_size, shard)
     if not recipe.size:
         raise ValueError("Images from files need a size to be cropped to. Received: size=0. Set size=224, for example.")
     mixes = recipe.mixup_alpha > 0 or recipe.cutmix_alpha > 0
@@ -132,7 +118,7 @@ def evaluation_batches(split, preprocess, batch_size, shard=(0, 1)):
     Raises:
         ValueError: the batch cannot be divided by `n`.
     """
-    mine = _rows(batch_size, shard)
+    mine = feed.rows(batch_size, shard)
     starts = np.arange(0, len(split), batch_size)
     ids = (starts[:, None] + np.arange(mine.start, mine.stop)).ravel()
     weights = tf.constant((ids < len(split)).astype(np.float32))
@@ -150,15 +136,6 @@ def evaluation_batches(split, preprocess, batch_size, shard=(0, 1)):
     dataset = tf.data.Dataset.range(len(ids)).map(example, num_parallel_calls=tf.data.AUTOTUNE)
     dataset = dataset.batch(mine.stop - mine.start, drop_remainder=True, num_parallel_calls=tf.data.AUTOTUNE)
     return _tuned(dataset)
-
-
-def _rows(batch_size, shard):
-    """The rows of each batch that belong to process `i` of `n`."""
-    process, processes = shard
-    if batch_size % processes:
-        raise ValueError(f"A batch of {batch_size} cannot be divided among {processes} processes. Use a multiple.")
-    rows = batch_size // processes
-    return slice(process * rows, (process + 1) * rows)
 
 
 # Rewriting Keras's Python as a graph takes seconds, and changes nothing in what has no Python branches.

@@ -11,7 +11,7 @@ ROOT = pathlib.Path(__file__).parent.parent
 MAY_IMPORT_RESNET_KERAS = {"calibration.py", "compress.py", "source.py", "verify.py"}
 COMMANDS = [
     *(f"resnet_keras.{name}" for name in ("train", "recipes", "evaluate", "tfrecord", "weights")),
-    *(f"export.{name}" for name in ("tflite", "verify", "bench", "doctor")),
+    *(f"export.{name}" for name in ("tflite", "verify", "bench", "doctor", "lint")),
 ]
 
 
@@ -44,7 +44,8 @@ def test_few_export_modules_import_resnet_keras_with_themselves():
 
 
 @pytest.mark.parametrize(
-    "module", ["resnet_keras", "export.runtime", "export.artifact", "export.recipes", "export.bench"]
+    "module",
+    ["resnet_keras", *(f"export.{n}" for n in ("runtime", "artifact", "recipes", "bench", "lint", "metadata"))],
 )
 def test_light_modules_load_no_framework(module):
     assert not {"keras", "tensorflow", "jax", "torch"} & loaded_after(f"import {module}")

@@ -13,7 +13,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from resnet_keras import augment, cropping, data, folders, mixing, pipeline, tfrecord
+from resnet_keras import augment, cropping, data, feed, folders, mixing, pipeline, tfrecord
 from resnet_keras.preprocessing import Preprocess
 from resnet_keras.recipes import Recipe
 
@@ -104,7 +104,7 @@ class TestExactness:
     @pytest.mark.parametrize("recipe", [PLAIN, EVERYTHING], ids=["plain", "everything"])
     def test_an_epoch_goes_on_where_it_stopped_and_is_shared_exactly(self, split, recipe):
         whole = batches(split, recipe)
-        assert len(whole) == pipeline.steps_per_epoch(split, recipe) == 5
+        assert len(whole) == feed.steps_per_epoch(split, recipe) == 5
         assert same(whole[3:], batches(split, recipe, first_step=3))
         assert not same(whole, batches(split, recipe, epoch=2))
         assert not same(whole, batches(split, recipe, seed=4))
