@@ -13,6 +13,32 @@ MODEL, BEST, CARD, HISTORY, RUN = "model.keras", "best.keras", "card.json", "his
 CHECKPOINTS, KEPT = "checkpoints", 2
 
 
+@contextlib.contextmanager
+def held(directory):
+    """Holds a run directory for this process: two that write one run would spoil it.
+
+    Raises:
+        ValueError: another process holds it.
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows has no such locks
+        yield
+        return
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):  # some network file systems have none either
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise ValueError(
+                    f"Another process trains in {directory}. Wait until it has left, or choose another --out."
+                ) from error
+        yield
+    finally:
+        os.close(descriptor)
+
+
 def save_model(directory, model, name=MODEL):
     """Writes the model, atomically."""
     directory = pathlib.Path(directory)

@@ -4,6 +4,7 @@ python -m resnet_keras.train --recipe fashion --out runs/fashion
 """
 
 import argparse
+import contextlib
 import dataclasses
 import os
 import pathlib
@@ -87,14 +88,16 @@ def train(recipe, out, *, dataset=None, resume=False, **settings):
             scales_loss=settings.precision == "float16",
             checkpoint_minutes=settings.checkpoint_minutes,
         )
-        if used.is_chief:
-            out.mkdir(parents=True, exist_ok=True)
-            checkpoint.write_json(out / checkpoint.RUN, start)
-            _write_unreadable(out, start["unreadable"])
-        if resume:
-            loop.resume()
-        loop.run()
-        card = _finish(loop, start)
+        with contextlib.ExitStack() as stack:
+            if used.is_chief:
+                out.mkdir(parents=True, exist_ok=True)
+                stack.enter_context(checkpoint.held(out))
+                checkpoint.write_json(out / checkpoint.RUN, start)
+                _write_unreadable(out, start["unreadable"])
+            if resume:
+                loop.resume()
+            loop.run()
+            card = _finish(loop, start)
     _say_unreadable(out, start["unreadable"])
     return card
 

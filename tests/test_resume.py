@@ -186,6 +186,17 @@ def test_a_run_is_not_started_over_another(stopped):
         train.train(recipe, out, dataset=dataset, precision="float32")
 
 
+def test_two_processes_do_not_train_in_one_directory(stopped):
+    out, recipe, dataset = stopped
+    hold = f"import time\nfrom resnet_keras.checkpoint import held\nwith held({str(out)!r}): print(1); time.sleep(60)"
+    with subprocess.Popen([sys.executable, "-u", "-c", hold], stdout=subprocess.PIPE) as other:
+        other.stdout.readline()
+        with pytest.raises(ValueError, match="Another process trains in"):
+            train.train(recipe, out, dataset=dataset, precision="float32", resume=True)
+        other.kill()
+    train.train(recipe, out, dataset=dataset, precision="float32", resume=True)
+
+
 def test_the_command_resumes_what_was_started(tmp_path):
     """Without saying it again: recipe, seed and precision are in the run directory."""
     arguments = ["--recipe", "demo", "--epochs", "2", "--seed", "3", "--precision", "float32", "--batch-size", "64"]
