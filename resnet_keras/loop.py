@@ -4,6 +4,7 @@ import contextlib
 import time
 
 import keras
+import numpy as np
 
 from resnet_keras import checkpoint, cli, feed, optimization, report
 from resnet_keras.watch import Watch
@@ -83,13 +84,20 @@ class Loop:
         return {"model": model, "optimizer": self.optimizer.variables}
 
     def save(self):
-        """Writes a checkpoint of this moment; returns its path, or None in a process that does not write."""
+        """Writes a checkpoint of this moment; returns its path, or None in a process that does not write.
+
+        Raises:
+            ValueError: something in it is not a number. The loss of a step says nothing yet of the update that follows.
+        """
         if keras.backend.backend() == "jax":
             self.logits.jax_state_sync()  # within an epoch jax's newest values are not in the variables
         if not self.devices.is_chief:
             return None
-        position = {**self.watch.position(), "best": self.best}
-        return checkpoint.save_state(self.out, checkpoint.to_arrays(self.groups()), position)
+        position, arrays = {**self.watch.position(), "best": self.best}, checkpoint.to_arrays(self.groups())
+        spoilt = [name for name, array in arrays.items() if not np.isfinite(array).all()]
+        if spoilt:
+            self.watch.stop(f"After step {self.watch.step}, {spoilt[0]} holds values that are not numbers.")
+        return checkpoint.save_state(self.out, arrays, position)
 
     def run(self):
         """Trains to the end of the last epoch.

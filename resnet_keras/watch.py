@@ -96,7 +96,11 @@ class Watch(keras.callbacks.CallbackList):
             loss = float(np.asarray(logs["loss"]))
             self.first_loss = loss if self.first_loss is None else self.first_loss
             if not math.isfinite(loss) or loss > RUNAWAY_FACTOR * max(1.0, self.first_loss):
-                self._stop(step, loss)
+                kind = "runs away" if math.isfinite(loss) else "is no longer a number"
+                self.stop(
+                    f"The loss {kind} at step {step}, in epoch {self.epoch + 1}: {loss:.4g} after "
+                    f"{self.first_loss:.4g} in the first step."
+                )
         if self._pending:
             newest = {name: float(np.asarray(value)) for name, value in self._pending[-1][1].items()}
             steps, before = self._before
@@ -106,14 +110,15 @@ class Watch(keras.callbacks.CallbackList):
         self._checked = time.monotonic()
         return self._metrics
 
-    def _stop(self, step, loss):
-        kind = "runs away" if math.isfinite(loss) else "is no longer a number"
+    def stop(self, reason):
+        """Ends a run that has gone wrong.
+
+        Raises:
+            ValueError: always, with the reason, the last good checkpoint, and what to do.
+        """
         good = checkpoint.checkpoints(self.loop.out)
         kept = f"The last good checkpoint is {good[-1]}." if good else "There is no checkpoint yet."
-        raise ValueError(
-            f"The loss {kind} at step {step}, in epoch {self.epoch + 1}: {loss:.4g} after {self.first_loss:.4g} in the "
-            f"first step. {kept} Start again with a lower peak_learning_rate, or with --precision float32."
-        )
+        raise ValueError(f"{reason} {kept} Start again with a lower peak_learning_rate, or with --precision float32.")
 
     def save(self):
         """Writes a checkpoint, of a state whose loss is known to be sound."""

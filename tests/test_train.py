@@ -10,7 +10,19 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from resnet_keras import checkpoint, data, evaluate, feed, graph, optimization, precision, profiling, recipes, train
+from resnet_keras import (
+    checkpoint,
+    data,
+    evaluate,
+    feed,
+    graph,
+    optimization,
+    precision,
+    profiling,
+    recipes,
+    train,
+    watch,
+)
 
 TINY = recipes.Recipe(
     model="resnet8", epochs=2, batch_size=32, peak_learning_rate=0.05, warmup_steps=4, crop_padding=1, weight_decay=1e-2
@@ -149,6 +161,22 @@ class TestTrain:
         newest = checkpoint.checkpoints(tmp_path)[-1]
         assert all(np.isfinite(array).all() for array in checkpoint.load_state(newest)[0].values())
         assert not (tmp_path / "model.keras").exists()
+
+    def test_an_update_that_spoils_the_weights_never_reaches_a_checkpoint(self, two_classes, tmp_path, monkeypatch):
+        original = watch.Watch.on_train_batch_end
+
+        def spoilt(self, batch, logs=None):
+            if self.step == 6:  # the loss of this step, the seventh, is still sound
+                kernel = self.loop.model.get_layer("logits").kernel
+                kernel.assign(kernel * np.inf)
+            original(self, batch, logs)
+
+        monkeypatch.setattr(watch.Watch, "on_train_batch_end", spoilt)
+        with pytest.raises(
+            ValueError, match=r"After step 7, .*kernel holds .*The last good checkpoint is .*step-000000006"
+        ):
+            train.train(TINY, tmp_path, dataset=two_classes, precision="float32", checkpoint_minutes=0)
+        assert checkpoint.load_state(checkpoint.checkpoints(tmp_path)[-1])[1]["step"] == 6
 
     def test_a_file_is_no_run_directory(self, two_classes, tmp_path):
         (tmp_path / "file").write_text("mine")
