@@ -14,7 +14,6 @@ MIN_DEVIATION = 2.0  # pixel values; below it an image is one colour
 MIN_CORRELATION = 0.3  # between neighbours; 0 for noise, 0.6 and more for photographs at any scale
 RANDOM_COUNT = 32
 EVALUATION = 2000
-POOL = COUNT + COUNT // 4
 HELD_OUT_SHARE = 5  # one image in so many judges the file where no other images were named
 
 
@@ -44,7 +43,7 @@ class ImageSet:
         return {"origin": self.origin, "images": len(self), "sha256": digest}
 
 
-def gather(source, calibration_data=None, eval_data=None, needs_calibration=True, say=lambda text: None):
+def gather(source, calibration_data=None, eval_data=None, needs_calibration=True, say=lambda text: None, count=None):
     """The images for calibration and those for verification, with nothing in common.
 
     Calibration: what the user names; else training images of the data set that the model was trained on. Verification:
@@ -57,6 +56,7 @@ def gather(source, calibration_data=None, eval_data=None, needs_calibration=True
         eval_data: likewise; in a folder, sub-folders named after the classes give labels.
         needs_calibration: False for a recipe without integer activations.
         say: called with a line about anything that a user would want to know.
+        count: how many images calibrate at most; default: 200, and 32 for random weights.
 
     Returns:
         `(calibration, evaluation)`, two `ImageSet`s; the first is None where it is not needed.
@@ -64,11 +64,15 @@ def gather(source, calibration_data=None, eval_data=None, needs_calibration=True
     Raises:
         ValueError: there are no images, they cannot be read, they are noise or of one colour, or the two sets overlap.
     """
+    if count is not None and count < 1:
+        raise ValueError(f"At least one image must calibrate. Received: --calibration-images {count}.")
+    count = count or (RANDOM_COUNT if source.weights == "random" else COUNT)
+    spare = count // (HELD_OUT_SHARE - 1)  # for verification, should there be no other images
     named = calibration_data is not None and (needs_calibration or eval_data is None)
     borrows = eval_data is None or (needs_calibration and not named)
-    pool, evaluation = (_own_data(source) if borrows else None) or (None, None)
+    pool, evaluation = (_own_data(source, count + spare) if borrows else None) or (None, None)
     if named:
-        pool = read(calibration_data, source, POOL, say, must_be_natural=True)
+        pool = read(calibration_data, source, count + spare, say, must_be_natural=True)
     if eval_data is not None:
         evaluation = read(eval_data, source, EVALUATION, say, labelled=True)
     if pool is None and (needs_calibration or evaluation is None):
@@ -79,7 +83,7 @@ def gather(source, calibration_data=None, eval_data=None, needs_calibration=True
         pool, evaluation = _hold_out(pool, say)
     if not needs_calibration:
         return None, evaluation
-    calibration = pool.take(np.arange(min(len(pool), COUNT)))
+    calibration = pool.take(np.arange(min(len(pool), count)))
     if named or eval_data is not None:
         _refuse_overlap(calibration, evaluation)
     return calibration, evaluation
@@ -119,12 +123,12 @@ def refuse_unnatural(images, name):
         raise ValueError(f"The images in {name} are noise. Calibration needs pictures like those of the app.")
 
 
-def _own_data(source):
+def _own_data(source, count):
     """`(training, test)` images of the data set that the model was trained on, or None where that is not known."""
     if source.weights == "random":
-        own, count = data.load("fashion_mnist_sample"), RANDOM_COUNT
-        parts = (own.train, "training"), (own.test, "test")
-        return tuple(_from_split(part, own.name, kind, source, count).without_labels() for part, kind in parts)
+        own = data.load("fashion_mnist_sample")
+        parts = (own.train, "training", count), (own.test, "test", RANDOM_COUNT)
+        return tuple(_from_split(part, own.name, kind, source, n).without_labels() for part, kind, n in parts)
     name = "fashion_mnist_sample" if source.weights == "bundled" else source.data_name
     if name is None or (name not in data.names() and not pathlib.Path(name).exists()):
         return None
@@ -132,7 +136,7 @@ def _own_data(source):
     judge, part = (own.test, "test") if own.test else (own.validation, "validation")
     limit = EVALUATION if pathlib.Path(name).is_dir() else len(judge)
     return (
-        _from_split(own.train, own.name, "training", source, POOL),
+        _from_split(own.train, own.name, "training", source, count),
         _from_split(judge, own.name, part, source, limit),
     )
 

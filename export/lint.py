@@ -9,7 +9,7 @@ import dataclasses
 import math
 import pathlib
 
-from export import flatbuffer, rules, targets, trial
+from export import artifact, flatbuffer, rules, targets, trial
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Lint:
         ]
 
 
-def lint(path, target_name=targets.DEFAULT, vela_options=(), time_limit_s=trial.TIME_LIMIT_S):
+def lint(path, target_name=targets.DEFAULT, vela_options=(), time_limit_s=trial.TIME_LIMIT_S, kept=None):
     """Reads a file, holds it against a target, and runs it in the target's compiler or runtime.
 
     Args:
@@ -66,6 +66,7 @@ def lint(path, target_name=targets.DEFAULT, vela_options=(), time_limit_s=trial.
         target_name: a name in `targets.TARGETS`.
         vela_options: further arguments for Vela, such as `("--memory-mode", "Sram_Only")`.
         time_limit_s: how long the compiler or runtime may take, in seconds.
+        kept: names of the layers that are in float on purpose; default: those in the file's record.
 
     Returns:
         A `Lint`.
@@ -78,6 +79,8 @@ def lint(path, target_name=targets.DEFAULT, vela_options=(), time_limit_s=trial.
     if vela_options and target.compiler != "vela":
         raise ValueError(f"A system configuration and a memory mode are Vela's; {target.name} is not compiled with it.")
     data, model = flatbuffer.read(path)
+    if kept is None:
+        kept = (artifact.read_sidecar(path) or {}).get("kept", ())
     facts, refusals = trial.run(data, target, vela_options, time_limit_s)
     counts = collections.Counter((op.label, op.version) for op in model.ops)
     return Lint(
@@ -93,7 +96,7 @@ def lint(path, target_name=targets.DEFAULT, vela_options=(), time_limit_s=trial.
             {"op": op.name, "tensor": tensor.name, "axis": tensor.axis, "scales": len(tensor.scales)}
             for op, tensor in rules.per_channel(model)
         ),
-        problems=(*rules.problems(model, target), *refusals),
+        problems=(*rules.problems(model, target, kept), *refusals),
         facts=facts,
     )
 

@@ -1,6 +1,7 @@
 """What may not be in a file for a target: each rule is a function of both that gives one sentence a finding."""
 
 import collections
+import functools
 import math
 
 from export import targets
@@ -14,9 +15,13 @@ CONVOLUTIONS = CHANNEL_AXES.keys() - {"FULLY_CONNECTED"}
 METADATA = "TFLITE_METADATA"
 
 
-def problems(model, target):
-    """All findings on a `flatbuffer.Model` for a `targets.Target`, the gravest first."""
-    rules = (_graph, _ops, _frozen, _floats, _types, _shapes, _edges, _quantization, _per_channel, _metadata)
+def problems(model, target, kept=()):
+    """All findings on a `flatbuffer.Model` for a `targets.Target`, the gravest first.
+
+    `kept` names the layers that stay in float on purpose.
+    """
+    floats = functools.partial(_floats, kept=kept)
+    rules = (_graph, _ops, _frozen, floats, _types, _shapes, _edges, _quantization, _per_channel, _metadata)
     return [sentence for rule in rules for sentence in rule(model, target)]
 
 
@@ -85,20 +90,21 @@ def _frozen(model, target):
     yield from _grouped(newer, "{label} ({where}).")
 
 
-def _floats(model, target):
+def _floats(model, target, kept):
     """No float at all where the target computes in integers; at the two edges only in an int8 file for the others."""
     activations = {tensor.dtype for op in model.ops for tensor in op.outputs}
     if not (target.integer_only or activations & INTEGER_ACTIVATIONS):
         return
-    allowed = set() if target.integer_only else EDGE_OPS
     why = f"{target.name} computes in integers" if target.integer_only else "the rest of the file is int8"
-    ops = [
-        (op.label, _result(op))
-        for op in model.ops
-        if op.label not in allowed and any(map(is_float, filter(None, op.inputs + op.outputs)))
-    ]
+    allowed, excused, ops = set() if target.integer_only else EDGE_OPS, set(), []
+    for op in model.ops:
+        touched = [tensor for tensor in op.inputs + op.outputs if tensor is not None and is_float(tensor)]
+        if not target.integer_only and any(tensor.name in kept for tensor in op.outputs):
+            excused.update(tensor.index for tensor in touched)
+        elif touched and op.label not in allowed:
+            ops.append((op.label, _result(op)))
     yield from _grouped(ops, "{label} ({where}) touches float numbers; " + why + ".")
-    inside = [(tensor.dtype.lower(), tensor) for tensor in floats_inside(model)]
+    inside = [(tensor.dtype.lower(), tensor) for tensor in floats_inside(model) if tensor.index not in excused]
     yield from _grouped(inside, "There are {label} tensors inside, {where}; " + why + ".")
 
 
@@ -129,11 +135,11 @@ def _shapes(model, target):
 
 
 def _edges(model, target):
+    takes = (*target.edges, "int16") if target.int16x8 else target.edges
     for side, tensors in (("input", model.inputs), ("output", model.outputs)):
         for tensor in tensors:
-            if tensor.dtype.lower() not in target.edges:
-                takes = " or ".join(target.edges)
-                yield f"The {side} {tensor.name!r} is {tensor.dtype.lower()}; {target.name} takes {takes}."
+            if tensor.dtype.lower() not in takes:
+                yield f"The {side} {tensor.name!r} is {tensor.dtype.lower()}; {target.name} takes {' or '.join(takes)}."
             if tensor.dtype in INTEGER_ACTIVATIONS and len(tensor.scales) != 1:
                 yield f"The {side} {tensor.name!r} is {tensor.dtype.lower()} without a scale; its numbers mean nothing."
 

@@ -24,8 +24,6 @@ FROZEN_OPS = {
     "SUB": 3,
 }
 EDGES = ("float32", "int8", "uint8")
-PER_CHANNEL = ("everywhere", "convolutions", "nowhere")
-FOLDING = ("ops", "channel")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,22 +31,52 @@ class Target:
     """One consumer of `.tflite` files.
 
     `edges` are the dtypes of input and output that it takes, its preferred one first. `per_channel` says which weights
-    have a scale for each output channel. `folding` says how a normalisation with one number per channel is expressed:
-    as two `"ops"` in front of the network, or exactly, as a fourth `"channel"` of the input of its first convolution.
-    `frozen_ops` restricts a file to `FROZEN_OPS`. `integer_only` allows no float tensor at all. `compiler` is what
-    `lint` runs: `"vela"`, `"tflite-micro"`, or None. `metadata` says that the consumer reads labels and normalisation
-    from the file itself.
+    have a scale for each output channel: `"everywhere"`, `"convolutions"` or `"nowhere"`. `folding` says what becomes
+    of a mean that the input tensor cannot express: an `"op"` in front of the network, or another `"channel"` of its
+    input (see `folding`). `frozen_ops` restricts a file to `FROZEN_OPS`. `integer_only` allows no float tensor at all,
+    `int16x8` activations of 16 bits. `compiler` is what `lint` runs: `"vela"`, `"tflite-micro"`, or None. `metadata`
+    says that the consumer reads labels and normalisation from the file itself.
     """
 
     name: str
     description: str
     edges: tuple[str, ...] = ("float32",)
     per_channel: str = "everywhere"
-    folding: str = "ops"
+    folding: str = "op"
     frozen_ops: bool = False
     integer_only: bool = False
+    int16x8: bool = False
     compiler: str | None = None
     metadata: bool = False
+
+    def edge(self, recipe, io=None):
+        """The dtype of input and output for a recipe.
+
+        Args:
+            recipe: a `recipes.Recipe`.
+            io: what the user asks for, or None.
+
+        Raises:
+            ValueError: the target does not take such a file.
+        """
+        takes = self._edges(recipe)
+        if not takes:
+            why = "computes in integers" if self.integer_only else "does not take 16-bit activations"
+            raise ValueError(f"{self.name} {why}. Received: --{recipe.name}. Use --int8, or another --target.")
+        if io is not None and io not in takes:
+            raise ValueError(
+                f"{self.name} takes {' or '.join(takes)} at the edges of a {recipe.name} file. Received: --io {io}."
+            )
+        return io or takes[0]
+
+    def _edges(self, recipe):
+        """The dtypes that a file of that recipe can have here, the preferred one first."""
+        if recipe.activations == "int8":
+            return self.edges
+        floats = tuple(edge for edge in self.edges if edge == "float32")
+        if recipe.activations == "float32":
+            return floats
+        return (*floats, "int16") if self.int16x8 else ()
 
 
 def _ethos_u(series, macs):
@@ -57,8 +85,9 @@ def _ethos_u(series, macs):
         f"ethos-u{series}-{macs}",
         f"Arm Ethos-U{series} NPU with {macs} MAC units, through Vela",
         edges=("int8",),
-        folding="ops" if series == 85 else "channel",
+        folding="op" if series == 85 else "channel",
         integer_only=True,
+        int16x8=True,
         compiler="vela",
     )
 
@@ -68,7 +97,7 @@ ETHOS_U = {55: (32, 64, 128, 256), 65: (256, 512), 85: (128, 256, 512, 1024, 204
 TARGETS = {
     row.name: row
     for row in (
-        Target("app", "Android, iOS and desktops, through LiteRT", edges=("float32", "int8")),
+        Target("app", "Android, iOS and desktops, through LiteRT", edges=("float32", "int8"), int16x8=True),
         # LiteRT.js knows neither int8 edges nor dynamic shapes.
         Target("web", "browsers, through LiteRT.js", edges=("float32", "uint8")),
         # int8 edges are refused, and float32 ones without normalisation metadata.
@@ -91,6 +120,7 @@ TARGETS = {
             folding="channel",
             frozen_ops=True,
             integer_only=True,
+            int16x8=True,
             compiler="tflite-micro",
         ),
         Target(

@@ -1,18 +1,14 @@
 """Exports a ResNet to a `.tflite` file and proves it in LiteRT before it takes its name.
 
-python -m export.tflite --int8
+python -m export.tflite --int8 --target app
 """
 
 import argparse
-import contextlib
 import dataclasses
-import logging
-import warnings
+import json
 
-from export import artifact, metadata_schema, recipes
+from export import artifact, ranges, recipes, targets
 
-INPUT_NAME, OUTPUT_NAME = "image", "probabilities"
-PIXEL_MAX = 255.0
 PROOF_IMAGES = 8
 
 
@@ -21,10 +17,14 @@ def export(
     weights=None,
     *,
     recipe="int8",
-    io="float32",
+    target=targets.DEFAULT,
+    io=None,
     calibration_data=None,
+    calibration_images=None,
+    calibration_method=ranges.DEFAULT,
     eval_data=None,
     labels=None,
+    budget=None,
     max_drop=None,
     out=None,
     force=False,
@@ -34,13 +34,19 @@ def export(
     Args:
         model: a run directory, a `.keras` file, a model's name, or None for the bundled model.
         weights: for a name, a published tag, a file of weights, or `"random"`.
-        recipe: `"float32"`, `"float16"`, `"dynamic"` or `"int8"`.
-        io: dtype of the input and output tensor: `"float32"`, or `"int8"`, `"uint8"` for an int8 file.
+        recipe: a name in `recipes.RECIPES`.
+        target: a name in `targets.TARGETS`: what will run the file.
+        io: dtype of the input and output tensor; default: what the target likes best.
         calibration_data: folder or `.npz` file; default: training images of the model's data set.
+        calibration_images: how many images calibrate at most; default: 200.
+        calibration_method: one of `ranges.METHODS`.
         eval_data: folder or `.npz` file; default: test images of the model's data set.
         labels: text file with one class name a line.
+        budget: for an int8 file, the largest share of answers that may change on the calibration images, in points;
+            the fewest layers are kept in float that hold it. Also the default of `max_drop`.
         max_drop: largest accepted drop in accuracy, in points; see `verify.Report.failure`.
-        out: path of the file; default: `MODEL_RECIPE.tflite` in the current directory.
+        out: path of the file; default: `MODEL_RECIPE.tflite` in the current directory, with the target's name before
+            the suffix unless it is the default.
         force: replace a foreign file, and write the file even if it fails the gate.
 
     Returns:
@@ -51,153 +57,52 @@ def export(
         ValueError, OSError: something about the input or the output path; nothing is written.
         ImportError: a package is missing.
     """
-    from export import calibration, verify
+    from export import budgeting, calibration, conversion, lint, verify
     from export import source as sources
     from resnet_keras import cli
 
-    recipes.check(recipe, io)
+    io = targets.get(target).edge(recipes.get(recipe), io)
+    ranges.check(calibration_method)
+    budgeting.check(budget, recipe, target)
     if out is not None:
         artifact.claim(out, force)
     source = sources.load(model, weights, labels)
     if out is None:
-        out = f"{source.name}_{recipe}.tflite"
+        out = f"{source.name}_{recipe}{'' if target == targets.DEFAULT else f'_{target}'}.tflite"
         artifact.claim(out, force)
-    integer_only = recipes.RECIPES[recipe].integer_only
-    calibrated, evaluation = calibration.gather(source, calibration_data, eval_data, integer_only, cli.say)
-    data = convert(source, recipe, io, calibrated)
+    form = conversion.form(source, recipe, io, target)
+    calibrated, evaluation = calibration.gather(
+        source, calibration_data, eval_data, form.recipe.integer_only, cli.say, calibration_images
+    )
+    data, made = _converted(source, form, calibrated, calibration_method, budget)
     with artifact.Draft(out, data) as draft:
         report = verify.verify(draft.path, source, evaluation)
-        failure = None if source.weights == "random" else report.failure(max_drop)
-        record = _record(source, recipe, io, draft.path, calibrated, evaluation, report)
+        failure = None if source.weights == "random" else report.failure(budget if max_drop is None else max_drop)
+        measured = {**evaluation.record(), **dataclasses.asdict(report)}
+        record = {**_record(source, form, draft.path), **made, "measured": measured}
         if failure is None or force:
-            _add_metadata(draft, source, record, evaluation.images[:PROOF_IMAGES])
-            record = draft.publish(record)
+            _add_metadata(draft, source, form, record, evaluation.images[:PROOF_IMAGES])
+            found = lint.lint(draft.path, target, kept=made["kept"])
+            failure = failure or found.failure()
+        if failure is None or force:
+            record = draft.publish({**record, "lint": {"problems": found.problems, **found.facts}})
     return record, report, failure
 
 
-def convert(source, recipe, io="float32", calibration=None):
-    """The bytes of a `.tflite` file.
+def _converted(source, form, calibrated, method, budget):
+    """The bytes, and what the record says of how they came about."""
+    from export import budgeting, conversion
 
-    Args:
-        source: a `source.Source`.
-        recipe: a name in `recipes.RECIPES`.
-        io: dtype of the edges, `"float32"`, `"int8"` or `"uint8"`.
-        calibration: a `calibration.ImageSet`, for a recipe with integer activations.
-
-    Returns:
-        A model with one input `image`, `(1, height, width, channels)`, and one output `probabilities`, `(1, classes)`.
-        The same arguments give the same bytes.
-
-    Raises:
-        ValueError: the recipe and the edges do not go together, or the result is not what its name says.
-    """
-    import tensorflow as tf
-
-    recipes.check(recipe, io)
-    integer_only = recipes.RECIPES[recipe].integer_only
-    with _quiet():
-        converter = tf.lite.TFLiteConverter.from_concrete_functions([_frozen(source, integer_only)])
-    if recipe != "float32":
-        converter.optimizations = [tf.lite.Optimize.DEFAULT]
-    if recipe == "float16":
-        converter.target_spec.supported_types = [tf.float16]
-    if integer_only:
-        converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
-        converter.inference_input_type = converter.inference_output_type = tf.dtypes.as_dtype(io)
-        data = _calibrated_and_converted(converter, calibration)
-    else:
-        with _quiet():
-            data = converter.convert()
-    return _named(data, integer_only)
+    base = conversion.float_file(source, form)
+    if not form.recipe.integer_only:
+        return base, {"calibration": None, "kept": []}
+    limits = conversion.observed(base, source, calibrated, method)
+    kept = () if budget is None else budgeting.spend(budget, base, form, limits, calibrated.images)
+    calibration = {**calibrated.record(), "seed": 0, "method": method, "ranges": limits}
+    return conversion.integer_file(base, form, limits, kept), {"calibration": calibration, "kept": list(kept)}
 
 
-def _calibrated_and_converted(converter, calibration):
-    from resnet_keras import cli
-
-    with cli.bar("calibrating", len(calibration), "images") as advance:
-
-        def images():
-            for image in calibration.images:
-                yield [image[None].astype("float32")]
-                advance(1)
-
-        converter.representative_dataset = images
-        with _quiet():
-            return converter.convert()
-
-
-def _frozen(source, integer_only):
-    """A concrete function of static shape with constants for weights, from raw pixels to probabilities.
-
-    A pixel is an integer from 0 to 255 whatever the calibration images hold, so for integer recipes the ranges of the
-    input and of the centred input are stated here: one step of the input tensor is one pixel value.
-    """
-    import numpy as np
-    import tensorflow as tf
-    from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
-
-    def pinned(x, low, high):
-        return tf.quantization.fake_quant_with_min_max_args(x, low, high) if integer_only else x
-
-    def pixels_to_probabilities(image):
-        centred = pinned(image, 0.0, PIXEL_MAX) - source.mean
-        low, high = -np.max(source.mean), PIXEL_MAX - np.min(source.mean)
-        return source.network(pinned(centred, float(low), float(high)), training=False)
-
-    signature = tf.TensorSpec((1, *source.input_shape), tf.float32, name=INPUT_NAME)
-    concrete = tf.function(pixels_to_probabilities, autograph=False).get_concrete_function(signature)
-    return convert_variables_to_constants_v2(concrete)
-
-
-def _named(data, integer_only):
-    """Gives the two edges their names and the file its signature, and refuses a file that is not what it is called."""
-    from tensorflow.lite.python import schema_py_generated as schema
-    from tensorflow.lite.tools import flatbuffer_utils
-
-    model = flatbuffer_utils.convert_bytearray_to_object(bytearray(data))
-    (graph,) = model.subgraphs
-    (first,), (last,) = graph.inputs, graph.outputs
-    inner = [tensor for index, tensor in enumerate(graph.tensors) if index not in (first, last)]
-    floats = [tensor.name.decode() for tensor in inner if tensor.type == schema.TensorType.FLOAT32]
-    if integer_only and floats:
-        raise ValueError(f"The converter left {len(floats)} tensors in float, among them {floats[0]}.")
-    if any(code.customCode for code in model.operatorCodes):
-        raise ValueError("The converter left ops that are not built in.")
-    graph.tensors[first].name, graph.tensors[last].name = INPUT_NAME, OUTPUT_NAME
-    model.signatureDefs = [_signature(schema, first, last)]
-    return metadata_schema.packed_model(model)
-
-
-def _signature(schema, first, last):
-    signature = schema.SignatureDefT()
-    signature.signatureKey, signature.subgraphIndex = "serving_default", 0
-    for name, index in ((INPUT_NAME, first), (OUTPUT_NAME, last)):
-        edge = schema.TensorMapT()
-        edge.name, edge.tensorIndex = name, index
-        setattr(signature, "inputs" if name == INPUT_NAME else "outputs", [edge])
-    return signature
-
-
-@contextlib.contextmanager
-def _quiet():
-    """Holds back what the converter prints, from Python and from C++, and shows its end if the conversion fails."""
-    from resnet_keras import cli
-
-    logger = logging.getLogger("absl")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    with cli.held_stderr() as printed, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            yield
-        except Exception as error:
-            reason = str(error).strip().split("\n")[0] or printed()[-300:]
-            raise ValueError(f"The converter refused the network: {reason}") from error
-        finally:
-            logger.setLevel(level)
-
-
-def _record(source, recipe, io, path, calibration, evaluation, report):
+def _record(source, form, path):
     import keras
     import tensorflow as tf
 
@@ -208,19 +113,18 @@ def _record(source, recipe, io, path, calibration, evaluation, report):
     return {
         "model": source.name,
         "weights": source.weights,
-        "recipe": recipe,
-        "io": io,
+        "recipe": form.recipe.name,
+        "target": form.target.name,
+        "io": form.io,
         "inputs": runner.inputs,
         "outputs": runner.outputs,
         "labels": list(source.labels),
         "preprocess": source.preprocess.to_dict(),
-        "calibration": {**calibration.record(), "seed": 0} if calibration else None,
-        "measured": {**evaluation.record(), **dataclasses.asdict(report)},
         "versions": {"resnet_keras": __version__, "keras": keras.version(), "tensorflow": tf.version.VERSION},
     }
 
 
-def _add_metadata(draft, source, record, images):
+def _add_metadata(draft, source, form, record, images):
     """Puts the labels into the file, and what was measured on it, which is known only after it was verified.
 
     The file that is published is therefore not the one that was verified. That it computes the same is shown by running
@@ -228,13 +132,14 @@ def _add_metadata(draft, source, record, images):
     """
     import numpy as np
 
-    from export import description, metadata
+    from export import description, folding, metadata
     from export.runtime import Runner
     from resnet_keras import cli
 
     with cli.held_stderr():  # LiteRT announces its delegate
         verified = Runner(draft.path).predict(images)
-        draft.amend(metadata.write(draft.data, **description.of(record, source.data_name)))
+        texts = description.of(record, source.data_name)
+        draft.amend(metadata.write(draft.data, mean=folding.stated_mean(source.mean, form.fold), **texts))
         published = Runner(draft.path).predict(images)
     if not np.array_equal(verified, published, equal_nan=True):
         raise ValueError("The file computes something else with its metadata than without.")
@@ -251,12 +156,19 @@ def parser():
             f"--{recipe.name}", dest="recipe", action="store_const", const=recipe.name, help=recipe.description
         )
     p.set_defaults(recipe="int8")
-    p.add_argument("--io", default="float32", help="dtype of input and output: float32 (default), int8 or uint8")
+    p.add_argument("--target", default=targets.DEFAULT, metavar="NAME", help=f"{', '.join(targets.TARGETS)}")
+    p.add_argument("--io", metavar="DTYPE", help="of input and output: float32, int8, uint8 (default: the target's)")
     p.add_argument("--calibration-data", metavar="DIR|NPZ", help="typical images that set the int8 ranges")
+    p.add_argument("--calibration-images", type=int, metavar="N", help="how many of them at most (default: 200)")
+    p.add_argument("--calibration-method", default=ranges.DEFAULT, metavar="NAME", help=f"{', '.join(ranges.METHODS)}")
+    p.add_argument("--calibration-sweep", action="store_true", help="show how many images are enough; write nothing")
     p.add_argument("--eval-data", metavar="DIR|NPZ", help="other images, to verify the file with")
+    p.add_argument(
+        "--budget", type=float, metavar="POINTS", help="keep the fewest layers in float that hold the drop below this"
+    )
     p.add_argument("--max-drop", type=float, metavar="POINTS", help="largest accepted drop in accuracy (default: 1)")
     p.add_argument("--labels", metavar="FILE", help="text file with one class name a line")
-    p.add_argument("--out", metavar="FILE", help="file to write (default: MODEL_RECIPE.tflite)")
+    p.add_argument("--out", metavar="FILE", help="file to write (default: MODEL_RECIPE_TARGET.tflite)")
     p.add_argument("--force", action="store_true", help="replace a foreign file; keep a file that fails --max-drop")
     p.add_argument("--json", action="store_true", help="print the record as JSON instead of a table")
     return p
@@ -268,12 +180,35 @@ def main(arguments=None):
 
     if args.model is None:
         cli.say("no --model given: exporting the bundled ResNet-20, trained on Fashion-MNIST")
-    as_json = vars(args).pop("json")
+    as_json, sweeping = vars(args).pop("json"), vars(args).pop("calibration_sweep")
+    if sweeping:
+        return _sweep(args, as_json)
     record, report, failure = export(**vars(args))
     if failure and not args.force:
         cli.say("nothing was written; --force keeps the file all the same")
     cli.print_result(_rows(record, report), record, as_json)
     return cli.gate(failure)
+
+
+def _sweep(args, as_json):
+    from export import calibration, conversion, sweep
+    from export import source as sources
+    from resnet_keras import cli
+
+    ranges.check(args.calibration_method)
+    source = sources.load(args.model, args.weights, args.labels)
+    form = conversion.form(source, args.recipe, args.io, args.target)
+    if not form.recipe.integer_only:
+        raise ValueError(f"--calibration-sweep goes with --int8 or --int16x8. Received: --{args.recipe}.")
+    images, _ = calibration.gather(
+        source, args.calibration_data, args.eval_data, say=cli.say, count=args.calibration_images
+    )
+    steps = sweep.sweep(source, form, images, args.calibration_method)
+    if as_json:
+        print(json.dumps([dataclasses.asdict(step) for step in steps], indent=2))
+    else:
+        cli.print_table(sweep.HEADER, [step.cells() for step in steps])
+    return cli.GOOD
 
 
 def _rows(record, report):
@@ -284,11 +219,13 @@ def _rows(record, report):
     )
     rows = [
         ("model", f"{record['model']} ({record['weights']} weights)"),
-        ("recipe", record["recipe"]),
+        ("recipe", f"{record['recipe']} for {record['target']}"),
         ("edges", edges),
     ]
-    if record["calibration"]:
-        rows.append(("calibrated on", f"{record['calibration']['images']} images of {record['calibration']['origin']}"))
+    if calibration := record["calibration"]:
+        rows.append(("calibrated on", f"{calibration['images']} images of {calibration['origin']}"))
+    if record["kept"]:
+        rows.append(("kept in float", ", ".join(record["kept"])))
     rows += verify.rows(report, record["recipe"])
     if "file" in record:
         rows += [("size", f"{record['size_bytes'] / 1024:,.0f} KiB"), ("file", record["file"])]

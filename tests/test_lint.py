@@ -15,7 +15,7 @@ from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter
 from tensorflow.lite.tools import flatbuffer_utils
 
-from export import calibration, flatbuffer, lint, source, targets, tflite, trial
+from export import calibration, conversion, flatbuffer, lint, source, targets, tflite, trial
 from resnet_keras import cli
 
 NPUS = ("ethos-u55-128", "ethos-u65-256", "ethos-u85-256")
@@ -28,22 +28,14 @@ def bundled(tmp_path_factory):
     model = source.load()
     images = calibration.gather(model)[0].take(slice(30))
     files = {
-        "int8": tflite.convert(model, "int8", "int8", images),
-        "int8_float_edges": tflite.convert(model, "int8", "float32", images),
-        "float32": tflite.convert(model, "float32"),
+        "int8": conversion.convert(model, "int8", "int8", images),
+        "int8_float_edges": conversion.convert(model, "int8", "float32", images),
+        "float32": conversion.convert(model, "float32"),
+        "int8_per_tensor_dense": conversion.convert(model, "int8", "int8", images, "micro"),
     }
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tf.lite.TFLiteConverter, "from_concrete_functions", per_tensor_dense)
-        files["int8_per_tensor_dense"] = tflite.convert(model, "int8", "int8", images)
     for name, data in files.items():
         (directory / f"{name}.tflite").write_bytes(data)
     return {name: directory / f"{name}.tflite" for name in files}
-
-
-def per_tensor_dense(functions, convert=tf.lite.TFLiteConverter.from_concrete_functions):
-    converter = convert(functions)
-    converter._experimental_disable_per_channel_quantization_for_dense_layers = True
-    return converter
 
 
 def converted(network, edges="int8", flex=False):
@@ -136,7 +128,7 @@ class TestBundled:
         assert ("op", "ADD v2  x9") in rows
         assert ("per-channel weights", "CONV_2D x19, axis 0") in rows
         assert ("float tensors inside", "0") in rows
-        assert ("input", "image int8 [1, 32, 32, 3], scale 1, zero point -128") in rows
+        assert ("input", "image int8 [1, 32, 32, 3], scale 1, zero point 0") in rows
         assert ("problem", "none") in rows
         assert run([bundled["int8"], "--json"], capsys)[1].count('"scales"') == 20
 

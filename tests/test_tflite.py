@@ -12,7 +12,7 @@ import pytest
 from ai_edge_litert.interpreter import Interpreter
 
 import resnet_keras
-from export import artifact, bench, calibration, recipes, runtime, source, tflite, verify
+from export import artifact, calibration, conversion, runtime, source, tflite, verify
 from resnet_keras import checkpoint, data, train
 from resnet_keras import recipes as training_recipes
 
@@ -164,7 +164,7 @@ class TestConvert:
     )
     def test_every_recipe_and_edge(self, bundled_source, images, tmp_path, recipe, io):
         path = tmp_path / "x.tflite"
-        path.write_bytes(tflite.convert(bundled_source, recipe, io, images[0]))
+        path.write_bytes(conversion.convert(bundled_source, recipe, io, images[0]))
         runner = runtime.Runner(path)
         assert [edge["dtype"] for edge in runner.inputs + runner.outputs] == [io, io]
         assert [edge["name"] for edge in runner.inputs + runner.outputs] == ["image", "probabilities"]
@@ -178,13 +178,13 @@ class TestConvert:
         assert report.agreement_percent >= {"float32": 100, "float16": 99.5}.get(recipe, 98)
 
     def test_twice_in_one_process_gives_the_same_bytes(self, bundled_source, images):
-        one, other = (tflite.convert(bundled_source, "int8", "int8", images[0]) for _ in range(2))
+        one, other = (conversion.convert(bundled_source, "int8", "int8", images[0]) for _ in range(2))
         assert one == other
 
     def test_dark_calibration_images_do_not_clip_bright_pixels(self, bundled_source, images, tmp_path):
         dark = calibration.ImageSet(images[0].images // 4, None, "dark")
         path = tmp_path / "x.tflite"
-        path.write_bytes(tflite.convert(bundled_source, "int8", "int8", dark))
+        path.write_bytes(conversion.convert(bundled_source, "int8", "int8", dark))
         assert runtime.Runner(path).inputs[0]["scale"] == 1.0
 
     def test_the_folded_network_is_the_model(self, bundled_source, images):
@@ -223,7 +223,7 @@ class TestSources:
         path, pixels = briefly_trained(tmp_path, policy)
         loaded = source.load(str(path))
         assert loaded.reference.get_layer("stage1_block1").compute_dtype == "float32"
-        (tmp_path / "x.tflite").write_bytes(tflite.convert(loaded, "float32"))
+        (tmp_path / "x.tflite").write_bytes(conversion.convert(loaded, "float32"))
         got = runtime.Runner(tmp_path / "x.tflite").predict(pixels[:50])
         expected = keras.models.load_model(path).predict(pixels[:50], verbose=0)
         # The model as trained computes in 8 or 11 bits; the float32 file may differ from it by what those lose.
@@ -233,7 +233,7 @@ class TestSources:
     def test_logits_become_probabilities(self, tmp_path):
         path, pixels = briefly_trained(tmp_path, classifier_activation=None)
         loaded = source.load(str(path))
-        (tmp_path / "x.tflite").write_bytes(tflite.convert(loaded, "float32"))
+        (tmp_path / "x.tflite").write_bytes(conversion.convert(loaded, "float32"))
         got = runtime.Runner(tmp_path / "x.tflite").predict(pixels[:20])
         np.testing.assert_allclose(got.sum(axis=1), 1, atol=1e-5)
         logits = keras.models.load_model(path).predict(pixels[:20], verbose=0)
@@ -277,7 +277,7 @@ class TestGate:
         keras.utils.set_random_seed(1)
         stranger = tmp_path / "stranger.keras"
         resnet_keras.ResNet8().save(stranger)
-        (tmp_path / "x.tflite").write_bytes(tflite.convert(source.load(str(stranger)), "float32"))
+        (tmp_path / "x.tflite").write_bytes(conversion.convert(source.load(str(stranger)), "float32"))
         report = verify.verify(tmp_path / "x.tflite", bundled_source, images[1])
         assert "The accuracy drops by" in report.failure()
         assert verify.main([str(tmp_path / "x.tflite")]) == 1
