@@ -110,6 +110,7 @@ def with_plane(network, mean):
         return wider(*args) if layer is stem else layer(*args, **kwargs)
 
     pixels = keras.Input((height, width, channels + 1), name="pixels")
+    inputs = keras.tree.map_structure(lambda _: pixels, network.input)
     return keras.models.clone_model(
-        network, input_tensors=pixels, clone_function=lambda layer: layer, call_function=call
+        network, input_tensors=inputs, clone_function=lambda layer: layer, call_function=call
     )

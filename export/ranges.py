@@ -39,7 +39,10 @@ def observe(data, images, method=DEFAULT, advance=lambda count: None):
     network = _Observed(data)
     seen = {name: _Values() if method == "minmax" or flat else _Histogram() for name, flat in network.activations}
     network.run(images, lambda name, values: seen[name].add(values), advance)
-    return {name: getattr(values, method)() for name, values in seen.items()}
+    # What is always 0 has no range, and any will do.
+    return {
+        name: getattr(values, method)() if values.low < values.high else (0.0, 1.0) for name, values in seen.items()
+    }
 
 
 def check(method):

@@ -61,7 +61,7 @@ class Target:
         """
         takes = self._edges(recipe)
         if not takes:
-            why = "computes in integers" if self.integer_only else "does not take 16-bit activations"
+            why = "does not take 16-bit activations" if recipe.integer_only else "computes in integers"
             raise ValueError(f"{self.name} {why}. Received: --{recipe.name}. Use --int8, or another --target.")
         if io is not None and io not in takes:
             raise ValueError(

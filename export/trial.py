@@ -3,7 +3,6 @@
 python -m export.trial JOB FILE ...   is that process; it prints one line of JSON.
 """
 
-import contextlib
 import csv
 import importlib.metadata
 import importlib.util
@@ -12,15 +11,13 @@ import os
 import pathlib
 import re
 import runpy
-import signal
-import subprocess
 import sys
 import tempfile
 
-from export import flatbuffer
+from export import child, flatbuffer
+from export.child import limit_memory as _limit_memory
 
 TIME_LIMIT_S = 600
-MEMORY_LIMIT_BYTES = 8 * 2**30  # of address space: stops a hostile file before it takes the machine's memory
 ARENA_BYTES = 64 * 2**20  # more than microcontrollers have
 SHOWN_VALUES = 10
 # What has to be installed for a job: the module that is looked for, its package, and its name in a sentence.
@@ -72,26 +69,11 @@ def _version(job):
 
 def _child(job, path, options, time_limit_s):
     """The finished process, or a few words on why it came to no good end."""
-    here = str(pathlib.Path(__file__).parent.parent)
-    search = os.pathsep.join(filter(None, [here, os.environ.get("PYTHONPATH")]))
-    command = [sys.executable, "-m", "export.trial", job, str(path), *options]
-    try:
-        done = subprocess.run(
-            command,
-            capture_output=True,
-            stdin=subprocess.DEVNULL,
-            text=True,
-            errors="replace",
-            timeout=time_limit_s,
-            env={**os.environ, "PYTHONPATH": search},
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        return f"did not come to an end within {time_limit_s:g} s"
-    if broken := re.search(r"^(?:ModuleNotFound|Import)Error: (.*)", done.stderr, re.MULTILINE):
+    done = child.run("export.trial", [job, str(path), *options], time_limit_s)
+    if not isinstance(done, str) and (
+        broken := re.search(r"^(?:ModuleNotFound|Import)Error: (.*)", done.stderr, re.MULTILINE)
+    ):
         raise ImportError(f"{NEEDS[job][2]} cannot be loaded: {broken[1]}.")
-    if done.returncode < 0:
-        return f"crashed on the file ({signal.Signals(-done.returncode).name})"
     return done
 
 
@@ -204,14 +186,6 @@ def _ramp(details):
 
 def _shown(values):
     return values.ravel()[:SHOWN_VALUES].tolist()
-
-
-def _limit_memory():
-    with contextlib.suppress(ImportError, ValueError, OSError):  # not on Windows; not above what the system allows
-        import resource
-
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-        resource.setrlimit(resource.RLIMIT_AS, (MEMORY_LIMIT_BYTES, MEMORY_LIMIT_BYTES))
 
 
 def main(job, path, *options):

@@ -45,7 +45,13 @@ def test_few_export_modules_import_resnet_keras_with_themselves():
 
 @pytest.mark.parametrize(
     "module",
-    ["resnet_keras", *(f"export.{n}" for n in ("runtime", "artifact", "recipes", "bench", "lint", "metadata"))],
+    [
+        "resnet_keras",
+        *(
+            f"export.{n}"
+            for n in ("runtime", "backends", "artifact", "recipes", "targets", "bench", "footprint", "lint", "metadata")
+        ),
+    ],
 )
 def test_light_modules_load_no_framework(module):
     assert not {"keras", "tensorflow", "jax", "torch"} & loaded_after(f"import {module}")
