@@ -6,6 +6,8 @@ python -m export.tflite --int8 --target app
 import argparse
 import dataclasses
 import json
+import pathlib
+import tempfile
 
 from export import artifact, ranges, recipes, targets
 
@@ -74,9 +76,12 @@ def export(
     calibrated, evaluation = calibration.gather(
         source, calibration_data, eval_data, form.recipe.integer_only, cli.say, calibration_images
     )
-    data, made = _converted(source, form, calibrated, calibration_method, budget)
-    with artifact.Draft(out, data) as draft:
-        report = verify.verify(draft.path, source, evaluation)
+    base = conversion.float_file(source, form)
+    data, made = _quantized(base, source, form, calibrated, calibration_method, budget)
+    with artifact.Draft(out, data) as draft, tempfile.TemporaryDirectory() as directory:
+        twin = pathlib.Path(directory, "float32.tflite")
+        twin.write_bytes(base)
+        report = verify.verify(draft.path, source, evaluation, twin if form.recipe.integer_only else None)
         failure = None if source.weights == "random" else report.failure(budget if max_drop is None else max_drop)
         measured = {**evaluation.record(), **dataclasses.asdict(report)}
         record = {**_record(source, form, draft.path), **made, "measured": measured}
@@ -89,11 +94,10 @@ def export(
     return record, report, failure
 
 
-def _converted(source, form, calibrated, method, budget):
+def _quantized(base, source, form, calibrated, method, budget):
     """The bytes, and what the record says of how they came about."""
     from export import budgeting, conversion
 
-    base = conversion.float_file(source, form)
     if not form.recipe.integer_only:
         return base, {"calibration": None, "kept": []}
     limits = conversion.observed(base, source, calibrated, method)

@@ -9,6 +9,7 @@ import pytest
 
 ROOT = pathlib.Path(__file__).parent.parent
 MAY_IMPORT_RESNET_KERAS = {"calibration.py", "compress.py", "source.py", "verify.py"}
+LIGHT = "runtime", "backends", "artifact", "recipes", "targets", "bench", "footprint", "lint", "metadata"
 COMMANDS = [
     *(f"resnet_keras.{name}" for name in ("train", "recipes", "evaluate", "tfrecord", "weights")),
     *(f"export.{name}" for name in ("tflite", "verify", "bench", "doctor", "lint")),
@@ -43,16 +44,7 @@ def test_few_export_modules_import_resnet_keras_with_themselves():
     assert importers <= MAY_IMPORT_RESNET_KERAS
 
 
-@pytest.mark.parametrize(
-    "module",
-    [
-        "resnet_keras",
-        *(
-            f"export.{n}"
-            for n in ("runtime", "backends", "artifact", "recipes", "targets", "bench", "footprint", "lint", "metadata")
-        ),
-    ],
-)
+@pytest.mark.parametrize("module", ["resnet_keras", *(f"export.{name}" for name in LIGHT)])
 def test_light_modules_load_no_framework(module):
     assert not {"keras", "tensorflow", "jax", "torch"} & loaded_after(f"import {module}")
 

@@ -10,6 +10,7 @@ import keras
 import numpy as np
 import pytest
 from ai_edge_litert.interpreter import Interpreter
+from trained import briefly_trained
 
 import resnet_keras
 from export import artifact, calibration, conversion, runtime, source, tflite, verify
@@ -171,7 +172,7 @@ class TestConvert:
         assert [edge["dtype"] for edge in runner.inputs + runner.outputs] == [io, io]
         assert [edge["name"] for edge in runner.inputs + runner.outputs] == ["image", "probabilities"]
         if io != "float32":
-            # The input means the pixel minus 128, so an unsigned byte is the pixel and a signed one the pixel minus 128.
+            # It means the pixel minus 128; so an unsigned byte is the pixel, a signed one the pixel minus 128.
             zero_point = {"int8": 0, "uint8": 128}[io]
             assert (runner.inputs[0]["scale"], runner.inputs[0]["zero_point"]) == (1.0, zero_point)
         report = verify.verify(path, bundled_source, images[1])
@@ -195,29 +196,6 @@ class TestConvert:
         folded = bundled_source.network.predict(pixels - np.float32(bundled_source.mean), verbose=0)
         expected = bundled_source.reference.predict(pixels, verbose=0)
         np.testing.assert_allclose(folded, expected, atol=1e-4)
-
-
-def briefly_trained(tmp_path, policy="float32", **arguments):
-    """A ResNet-8 after a few steps, saved: batch-norm statistics are those of real images.
-
-    It trains in float32, because processors emulate float16, and computes under `policy`.
-    """
-    keras.utils.set_random_seed(0)
-    sample = data.load("fashion_mnist_sample").train
-    trained = resnet_keras.ResNet8(**arguments)
-    logits = keras.Model(trained.input, trained.get_layer("logits").output)
-    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    logits.compile(keras.optimizers.SGD(0.05, momentum=0.9), loss, jit_compile=False)
-    height, width = trained.input_shape[1:3]
-    pixels = sample.images[:640, :height, :width, : trained.input_shape[3]]
-    logits.fit(pixels, sample.labels[:640] % trained.output_shape[-1], batch_size=64, epochs=2, verbose=0)
-    keras.config.set_dtype_policy(policy)
-    model = resnet_keras.ResNet8(**arguments)
-    keras.config.set_dtype_policy("float32")
-    model.set_weights(trained.get_weights())
-    path = tmp_path / "mine.keras"
-    model.save(path)
-    return path, pixels
 
 
 class TestSources:
