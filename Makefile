@@ -17,11 +17,12 @@ slow: $(READY) ## run the longer proofs, some against PyTorch
 	$(BIN)/python -m pip install --quiet 'torch>=2.4'
 	$(BIN)/python -m pytest -m slow
 
-bench: $(READY) ## measure training throughput, the input pipeline and the cost of an export
+bench: $(READY) ## measure training throughput, the input pipeline, export and inference
 	$(BIN)/python benchmarks/train_throughput.py
 	$(BIN)/python benchmarks/train_throughput.py --precision float32
 	$(BIN)/python benchmarks/input_pipeline.py
 	$(BIN)/python benchmarks/export_cost.py
+	$(BIN)/python benchmarks/inference_latency.py
 
 lint: $(READY) ## check style
 	$(BIN)/ruff check

@@ -19,7 +19,9 @@ from resnet_keras import cli
 COMMANDS = {
     "--help": ["--help"],
     "bundled model, int8": ["--int8"],
-    "ResNet-50, 224 px, int8, 32 calibration images": ["--int8", "--model", "resnet50", "--weights", "random"],
+    "ResNet-50, 224 px, int8, 128 calibration images": [
+        *("--int8", "--model", "resnet50", "--weights", "random", "--calibration-images", "128")
+    ],
 }
 
 

@@ -49,13 +49,13 @@ def labelled(plain):
 
 @pytest.fixture(scope="module")
 def bundled(tmp_path_factory):
-    """`{edge: path}` of the bundled model, as the command writes it."""
+    """`{edge: path}` of the bundled model, as the command writes it for MediaPipe."""
     directory = tmp_path_factory.mktemp("bundled")
     paths = {}
     for recipe, io_type in (("float32", "float32"), ("int8", "float32"), ("int8", "uint8")):
         name = f"{recipe}-{io_type}"
         paths[name] = directory / f"{name}.tflite"
-        _, _, failure = tflite.export(recipe=recipe, io=io_type, out=paths[name])
+        _, _, failure = tflite.export(recipe=recipe, target="mediapipe", io=io_type, out=paths[name])
         assert failure is None
     return paths
 
