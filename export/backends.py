@@ -4,6 +4,7 @@ A backend has a `name` and a `version()`; `library()` imports the runtime; `inpu
 `put(array)`, `invoke()` and `get()` run the file on its own numbers; `delegate()` is as in `Runner`.
 """
 
+import importlib
 import pathlib
 
 import numpy as np
@@ -34,10 +35,9 @@ class LiteRT:
     @staticmethod
     def library():
         try:
-            from ai_edge_litert import interpreter
+            return importlib.import_module("ai_edge_litert.interpreter")
         except ImportError as error:
             raise ImportError("LiteRT is missing. Install it with: pip install 'resnet-keras[export]'.") from error
-        return interpreter
 
     @staticmethod
     def version():

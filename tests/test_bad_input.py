@@ -214,8 +214,20 @@ class TestOutput:
 
 class TestUsage:
     def test_edges_that_the_recipe_does_not_have(self, refused):
-        refused(["--float16", "--io", "uint8"], "--int8")
+        refused(["--float16", "--io", "uint8"], "app takes float32 at the edges of a float16 file")
         refused(["--int8", "--io", "int4"], "int4")
+
+    def test_targets(self, refused):
+        refused(["--target", "ethos-u55"], "Did you mean 'ethos-u55-")
+        refused(["--target", "micro", "--float32"], "micro computes in integers")
+        refused(["--target", "micro", "--budget", "1"], "--target app or web or mediapipe")
+        refused(["--budget", "nan"], "from 0 to 100")
+
+    def test_calibration(self, refused):
+        refused(["--calibration-images", "0"], "At least one image")
+        refused(["--calibration-method", "entropy"], "minmax, percentile, mse")
+        refused(["--calibration-sweep", "--float32"], "goes with --int8")
+        refused(["--calibration-sweep", "--calibration-images", "4"], "at least 5")
 
     def test_weights_beside_a_file(self, refused, plain):
         refused(["--model", plain, "--weights", "random"], "its own weights")
