@@ -19,18 +19,25 @@ SEED = 0
 SIGNIFICANT = 10.83
 TORCH_MEAN, TORCH_STD = np.array([123.675, 116.28, 103.53]), np.array([58.395, 57.12, 57.375])
 CAFFE_MEAN = np.array([103.939, 116.779, 123.68])  # of blue, green and red
+# Of a file with the wrong mean inside: 128 twice or not at all, torch's in place of 128, and what lies between.
+SHIFTS = (32, 64, 96, 128)
 
 CONTRACT = "raw RGB pixels, 0 to 255"
+# Of several that are equally good the first is named: on grey images, RGB.
 VALUES = {
     CONTRACT: lambda x: x,
     "RGB pixels divided by 255": lambda x: x / 255,
     "RGB pixels scaled to -1..1": lambda x: x / 127.5 - 1,
     "RGB pixels less torch's mean, by its standard deviation": lambda x: (x - TORCH_MEAN) / TORCH_STD,
+    "RGB pixels less torch's mean": lambda x: x - TORCH_MEAN,
+    "RGB pixels plus torch's mean": lambda x: x + TORCH_MEAN,
     "raw BGR pixels, 0 to 255": lambda x: x[..., ::-1],
     "BGR pixels divided by 255": lambda x: x[..., ::-1] / 255,
     "BGR pixels scaled to -1..1": lambda x: x[..., ::-1] / 127.5 - 1,
     "BGR pixels less caffe's mean": lambda x: x[..., ::-1] - CAFFE_MEAN,
     "raw RGB pixels, all of one channel before the next (NCHW)": lambda x: _planar(x),
+    **{f"RGB pixels less {shift}": lambda x, shift=shift: x - shift for shift in SHIFTS},
+    **{f"RGB pixels plus {shift}": lambda x, shift=shift: x + shift for shift in SHIFTS},
 }
 
 
@@ -63,7 +70,7 @@ class Diagnosis:
             return None
         return (
             f"The file wants {best.name}: {best.top1_percent:.1f} % of {self.images} images, against "
-            f"{contract.top1_percent:.1f} % with {contract.name}. Convert the model with its normalisation inside."
+            f"{contract.top1_percent:.1f} % with {contract.name}. Convert the model with its own normalisation inside."
         )
 
     def rows(self):
@@ -101,7 +108,7 @@ def diagnose(path, source, labels=None):
     with cli.held_stderr():
         runner = Runner(path)
     record = artifact.read_sidecar(path) or {}
-    height, width, channels = runner.inputs[0]["shape"][1:]
+    height, width, channels = runner.image_shape
     preprocess = Preprocess(**{"crop_fraction": 1.0, **record.get("preprocess", {}), "height": height, "width": width})
     images, truth = _labelled(source, labels or record.get("labels"), runner.outputs[0]["shape"][-1])
     trials = []
@@ -186,7 +193,7 @@ def _labelled(source, labels, classes):
 
 def main(arguments=None):
     p = argparse.ArgumentParser(prog="python -m export.doctor", description=__doc__.split("\n")[0])
-    p.add_argument("file", help="an exported .tflite file")
+    p.add_argument("file", help="an exported .tflite or .onnx file")
     p.add_argument("data", metavar="DIR|NPZ", help="labelled images: a folder for each class, or an .npz file")
     p.add_argument("--labels", metavar="FILE", help="text file with one class name a line")
     p.add_argument("--json", action="store_true", help="print JSON instead of a table")

@@ -14,7 +14,7 @@ DEFAULT = "mse"
 BINS = 2048
 PERCENTILE = 99.99  # of the values on each side of zero; what TensorRT's percentile calibrator takes by default
 SHRINKING = np.linspace(1.0, 0.3, 71)  # shares of a range that are tried as its clipped form
-COUNTED = 2**16  # values of one activation and image that go into a histogram
+COUNTED = 2**14  # values of one activation and image that go into a histogram
 LEVELS = 255  # steps of an 8-bit integer
 
 

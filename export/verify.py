@@ -5,60 +5,29 @@ python -m export.verify model.tflite --model runs/mine --data photos/
 
 import argparse
 import dataclasses
+import functools
+import pathlib
+import tempfile
 
-import numpy as np
-
+from export import claims, comparison, diagnosis, execution, flatbuffer, layers, parts
+from export.comparison import compare  # noqa: F401  the figures alone, for whoever has the probabilities
+from export.report import Evidence, Report, rows
 from resnet_keras import cli
-from resnet_keras.evaluate import predict_all, top_k_percent
+from resnet_keras.evaluate import predict_all
+from resnet_keras.preprocessing import Preprocess
 
-# A drop in accuracy needs labels. Without them the share of changed answers bounds it from above, generously.
-MAX_DROP_POINTS = 1.0
-MAX_CHANGED_POINTS = 10.0
-
-
-@dataclasses.dataclass(frozen=True)
-class Report:
-    """What a file does beside the model that it was made from.
-
-    Accuracies are top-1 in percent, None without labels; `drop_points` is the float accuracy minus the file's;
-    `agreement_percent` is the share of images to which both give the same answer; `largest_difference` is the largest
-    absolute difference of a probability (NaN where the file gives none).
-    """
-
-    images: int
-    float_top1_percent: float | None
-    top1_percent: float | None
-    drop_points: float | None
-    agreement_percent: float
-    largest_difference: float
-
-    def failure(self, max_drop_points=None):
-        """One sentence on why the file must not be shipped, or None.
-
-        Args:
-            max_drop_points: the largest drop in accuracy that is accepted, in points; without labels, the largest
-                share of changed answers. Default: 1, and 10 without labels.
-        """
-        if not np.isfinite(self.largest_difference):
-            return "The file gives values that are not numbers."
-        labelled = self.drop_points is not None
-        loss = self.drop_points if labelled else 100.0 - self.agreement_percent
-        limit = max_drop_points
-        if limit is None:
-            limit = MAX_DROP_POINTS if labelled else MAX_CHANGED_POINTS
-        if loss <= limit:
-            return None
-        what = f"The accuracy drops by {loss:.2f} points" if labelled else f"{loss:.2f} % of the answers change"
-        return f"{what}; at most {limit:g} are accepted (--max-drop)."
+BATCH_SIZE = 32
+SMALLEST_CROP = 0.1
 
 
-def verify(path, source, evaluation):
-    """Runs the file and the float model on the same pixels.
+def verify(path, source, evaluation, twin=None):
+    """Runs the file, in a process of its own, and the float model on the same pixels.
 
     Args:
         path: an exported file.
         source: the `source.Source` that it was made from.
         evaluation: a `calibration.ImageSet` that had no part in making the file.
+        twin: path of the float32 file of the same network, which lets the difference be split, or None.
 
     Returns:
         A `Report`.
@@ -67,75 +36,161 @@ def verify(path, source, evaluation):
         ValueError: the file cannot be run, or takes other images or gives other classes than the model.
         ImportError: the runtime is not installed.
     """
-    from export.runtime import Runner
+    return examine(path, source, evaluation, twin)[0]
 
-    with cli.held_stderr():  # LiteRT announces its delegate
-        runner = Runner(path)
-    classes = runner.outputs[0]["shape"][-1]
-    if classes != len(source.labels):
-        raise ValueError(f"{path} gives {classes} classes; the model has {len(source.labels)}.")
+
+def examine(path, source, evaluation, twin=None, recorded=None):
+    """As `verify`, with the arrays that the report was made from.
+
+    Args:
+        path, source, evaluation, twin: see `verify`.
+        recorded: the pixels of the same images as the file's own record prepares them, or None.
+
+    Returns:
+        `(Report, Evidence)`.
+    """
+    data, model = _read(path)
+    if model is not None:
+        _check(path, model, source)
+    step = output_step(model) if model is not None else 0.0
+    predict = functools.partial(predict_all, source.reference.predict_on_batch, batch_size=BATCH_SIZE)
     with cli.bar("verifying", 2 * len(evaluation), "images") as advance:
+        scores = execution.predict(path, evaluation.images, advance)
+        if scores.shape[1] != len(source.labels):
+            raise ValueError(f"{path} gives {scores.shape[1]} classes; the model has {len(source.labels)}.")
 
-        def counted(predict):
-            def call(images):
-                advance(len(images))
-                return predict(images)
+        def counted(images):
+            advance(len(images))
+            return source.reference.predict_on_batch(images)
 
-            return call
-
-        scores = predict_all(counted(runner.predict), evaluation.images, batch_size=1)
-        reference = predict_all(counted(source.reference.predict_on_batch), evaluation.images, batch_size=32)
-    return compare(reference, scores, evaluation.labels)
-
-
-def compare(reference, scores, labels=None):
-    """The `Report` on two sets of probabilities, `(count, classes)`, of the same images."""
-    accuracies = [None, None] if labels is None else [top_k_percent(values, labels) for values in (reference, scores)]
-    return Report(
-        images=len(scores),
-        float_top1_percent=accuracies[0],
-        top1_percent=accuracies[1],
-        drop_points=None if labels is None else accuracies[0] - accuracies[1],
-        agreement_percent=100.0 * float(np.mean(reference.argmax(axis=1) == scores.argmax(axis=1))),
-        largest_difference=float(np.max(np.abs(reference - scores))),
-    )
+        reference = predict_all(counted, evaluation.images, batch_size=BATCH_SIZE)
+    figures = comparison.compare(reference, scores, evaluation.labels, step)
+    evidence = Evidence(evaluation.images, reference, scores, evaluation.labels)
+    report = Report(**vars(figures))
+    if figures.largest_difference is None:
+        return report, evidence
+    if model is not None:
+        report = _looked_into(report, path, model, source, evaluation)
+    if twin is not None:
+        report = _split(report, path, twin, evidence, predict, recorded, step)
+    found = diagnosis.find(report, evidence, source, claims.read(path, data, model), path)
+    return dataclasses.replace(report, findings=found), evidence
 
 
-def rows(report, name):
-    """The report as `(what, figure)` pairs for a table; `name` is the recipe of the file."""
-    lines = [("verified on", f"{report.images} images")]
-    if report.drop_points is not None:
-        lines += [
-            ("float accuracy", f"{report.float_top1_percent:.2f} %"),
-            (f"{name} accuracy", f"{report.top1_percent:.2f} %"),
-            ("drop", f"{report.drop_points:+.2f} points"),
-        ]
-    return [
-        *lines,
-        ("same answer as float", f"{report.agreement_percent:.2f} %"),
-        ("largest difference", f"{report.largest_difference:.4f}"),
-    ]
+def _read(path):
+    if pathlib.Path(path).suffix == ".onnx":
+        return pathlib.Path(path).read_bytes(), None
+    return flatbuffer.read(path)
+
+
+def _check(path, model, source):
+    """Refuses a file that takes other images or gives other classes than the model, before it is run."""
+    shapes = [tuple(tensor.shape) for tensor in (*model.inputs, *model.outputs)]
+    if (len(model.inputs), len(model.outputs)) != (1, 1):
+        raise ValueError(f"{path} has {len(model.inputs)} inputs and {len(model.outputs)} outputs; expected one each.")
+    if shapes[0][1:] != tuple(source.input_shape) or len(shapes[0]) != 4:
+        raise ValueError(f"{path} takes images of shape {shapes[0][1:]}; the model takes {tuple(source.input_shape)}.")
+    if shapes[1][-1:] != (len(source.labels),):
+        raise ValueError(f"{path} gives {shapes[1][-1:] or 'no'} classes; the model has {len(source.labels)}.")
+
+
+def output_step(model):
+    """The distance between two neighbouring values of a file's output: its scale, 0 for float.
+
+    A float output behind a DEQUANTIZE has the steps of what is dequantized.
+    """
+    (output,) = model.outputs
+    made_by = next((op for op in model.ops if output in op.outputs), None)
+    if made_by is not None and made_by.name == "DEQUANTIZE" and made_by.inputs and made_by.inputs[0] is not None:
+        output = made_by.inputs[0]
+    scale = output.scales[0] if output.scales else 0.0
+    return float(scale) if 0 < scale < 1 else 0.0  # anything else is no scale of a probability
+
+
+@functools.lru_cache(maxsize=1)  # several files of one model are verified in a row
+def _anatomy(reference):
+    from export.anatomy import Anatomy
+
+    return Anatomy(reference)
+
+
+def _looked_into(report, path, model, source, evaluation):
+    try:
+        observation = layers.observe(path, model, _anatomy(source.reference), evaluation.images)
+    except ValueError as error:  # it gave answers all the same, which are no less true for that
+        return dataclasses.replace(report, unseen=str(error))
+    return dataclasses.replace(report, observation=observation)
+
+
+def _split(report, path, twin, evidence, predict, recorded, step):
+    chosen = parts.chosen(len(evidence.images))
+    images = evidence.images[chosen]
+    seen = images if recorded is None else recorded[chosen]
+    if report.seen is not None and not report.seen.is_faithful:
+        seen = report.seen.pixels(seen)
+    with cli.bar("splitting the difference", len(images), "images") as advance:
+        split = parts.split(
+            twin,
+            images,
+            evidence.reference[chosen],
+            evidence.scores[chosen],
+            predict,
+            None if seen is images else seen,
+            step,
+            advance,
+        )
+    return dataclasses.replace(report, split=split)
+
+
+def _as_recorded(source, preprocess):
+    """The source with the resizing and cropping of the file's own record, or None where they are the same."""
+    own = source.preprocess.to_dict()
+    theirs = {**own, **{name: (preprocess or {}).get(name, own[name]) for name in ("crop_fraction", "interpolation")}}
+    if theirs == own:
+        return None
+    try:
+        if theirs["crop_fraction"] < SMALLEST_CROP:  # would blow an image up to any size
+            return None
+        return dataclasses.replace(source, preprocess=Preprocess(**theirs))
+    except (ValueError, TypeError):  # the record is damaged, which is found elsewhere
+        return None
 
 
 def parser():
     p = argparse.ArgumentParser(prog="python -m export.verify", description=__doc__.split("\n")[0])
     p.add_argument("file", help="an exported .tflite file")
-    p.add_argument("--model", help="run directory or .keras file (default: the bundled model)")
+    p.add_argument("--model", help="run directory, .keras file or model name (default: the bundled model)")
+    p.add_argument("--weights", help="for a model name: imagenet or another published tag, or a file")
     p.add_argument("--data", help="folder of images or .npz file (default: the model's own test images)")
-    p.add_argument("--max-drop", type=float, help="largest accepted drop in accuracy, in points (default: 1)")
+    p.add_argument("--max-drop", type=float, metavar="POINTS", help="largest accepted drop in accuracy (default: 1)")
+    p.add_argument("--labels", metavar="FILE", help="text file with one class name a line")
+    p.add_argument("--html", metavar="FILE", help="write a page with pictures, which needs no other file")
     p.add_argument("--json", action="store_true", help="print JSON instead of a table")
     return p
 
 
 def main(arguments=None):
     args = parser().parse_args(arguments)
-    from export import calibration, source
+    from export import calibration, conversion, page, source
 
-    model = source.load(args.model)
-    _, evaluation = calibration.gather(model, eval_data=args.data, needs_calibration=False, say=cli.say)
-    report = verify(args.file, model, evaluation)
+    if args.html is not None:
+        page.claim(args.html)
+    data, contents = _read(args.file)  # first of all: a damaged file needs no model
+    model = source.load(args.model, args.weights, args.labels)
+    gather = functools.partial(calibration.gather, eval_data=args.data, needs_calibration=False)
+    _, evaluation = gather(model, say=cli.say)
+    other = _as_recorded(model, claims.read(args.file, data, contents).preprocess)
+    recorded = None if other is None else gather(other)[1].images
+    with tempfile.TemporaryDirectory() as directory:
+        twin = pathlib.Path(directory, "float32.tflite")
+        twin.write_bytes(conversion.convert(model, "float32"))
+        report, evidence = examine(args.file, model, evaluation, twin, recorded)
+    failure = report.failure(args.max_drop)
+    if args.html is not None:
+        name = pathlib.Path(args.file).name
+        page.write(args.html, report, evidence, model.labels, name, failure, evaluation.origin)
     cli.print_result(rows(report, "file"), dataclasses.asdict(report), as_json=args.json)
-    return cli.gate(report.failure(args.max_drop))
+    return cli.gate(failure)
 
 
 if __name__ == "__main__":

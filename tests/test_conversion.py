@@ -197,9 +197,10 @@ class TestRanges:
             np.testing.assert_allclose(found[name], (min(values.min(), 0), max(values.max(), 0)), rtol=1e-4, atol=1e-4)
 
     def test_outliers_are_clipped(self):
-        values = np.random.default_rng(0).normal(0, 1, 60_000).astype("float32")
+        values = np.random.default_rng(0).normal(0, 1, 64_000).astype("float32")
         histogram = ranges._Histogram()
-        histogram.add(values)
+        for part in np.split(values, 4):  # of a larger array only a part is counted
+            histogram.add(part)
         histogram.add(np.array([100.0], "float32"))
         low, high = histogram.percentile()
         assert (histogram.low, histogram.high) == (values.min(), 100)
@@ -209,18 +210,19 @@ class TestRanges:
 
     def test_the_bins_follow_what_comes(self):
         """Small values first, then large ones: the same as all at once but for the width of a bin."""
-        values = np.abs(np.random.default_rng(0).normal(0, 1, 20_000)).astype("float32")
+        values = np.abs(np.random.default_rng(0).normal(0, 1, 16_000)).astype("float32")
         one, other = ranges._Histogram(), ranges._Histogram()
         one.add(np.sort(values))
         for part in np.split(np.sort(values), 20):
             other.add(part)
-        assert other._counts.sum() == one._counts.sum() == 20_000
+        assert other._counts.sum() == one._counts.sum() == 16_000
         assert other.percentile()[1] == pytest.approx(one.percentile()[1], abs=float(values.max()) / 500)
 
     def test_mse_has_the_least_error(self):
-        values = np.random.default_rng(1).exponential(1, 60_000).astype("float32") ** 2
+        values = np.random.default_rng(1).exponential(1, 64_000).astype("float32") ** 2
         histogram = ranges._Histogram()
-        histogram.add(values)
+        for part in np.split(values, 4):
+            histogram.add(part)
 
         def error(high):
             step = high / 255

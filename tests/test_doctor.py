@@ -1,54 +1,36 @@
 """The doctor names the mistake that a file was made with, and finds none where there is none."""
 
+import dataclasses
 import json
 
+import coloured
 import numpy as np
 import pytest
 import tensorflow as tf
 from PIL import Image
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
-from export import doctor
-from resnet_keras import cli, data, recipes, train
-
-TINTS = {"blue": (0.2, 0.3, 1.0), "green": (0.2, 1.0, 0.3), "red": (1.0, 0.3, 0.2)}
-
-
-def tinted(grey, label):
-    return (grey * np.array(list(TINTS.values())[label])).astype(np.uint8)
+from export import conversion, doctor, source
+from resnet_keras import cli
 
 
 @pytest.fixture(scope="module")
-def coloured():
-    """Clothes of three colours: what tells the classes apart is what a mistake with channels or range destroys."""
-    sample = data.load("fashion_mnist_sample")
-
-    def part(split, count):
-        labels = np.arange(count) % 3
-        images = np.stack([tinted(image, label) for image, label in zip(split.images[:count], labels, strict=True)])
-        return data.Split(images, labels)
-
-    return data.Dataset(
-        "coloured", tuple(TINTS), part(sample.train, 480), part(sample.validation, 60), part(sample.test, 240)
-    )
+def images():
+    return coloured.dataset()
 
 
 @pytest.fixture(scope="module")
-def network(coloured, tmp_path_factory):
+def network(images, tmp_path_factory):
     import keras
 
-    recipe = recipes.get("demo").with_changes(epochs=4, batch_size=32, crop_padding=0)
-    out = tmp_path_factory.mktemp("run")
-    card = train.train(recipe, out, dataset=coloured, precision="float32", seed=0)
-    assert card["accuracy_percent"]["test"]["top1"] > 95
-    return keras.models.load_model(out / "model.keras")
+    return keras.models.load_model(coloured.trained(images, tmp_path_factory.mktemp("run")) / "model.keras")
 
 
 @pytest.fixture(scope="module")
-def photos(coloured, tmp_path_factory):
+def photos(images, tmp_path_factory):
     folder = tmp_path_factory.mktemp("photos")
-    for i, (image, label) in enumerate(zip(coloured.test.images, coloured.test.labels, strict=True)):
-        path = folder / coloured.class_names[label] / f"{i}.png"
+    for i, (image, label) in enumerate(zip(images.test.images, images.test.labels, strict=True)):
+        path = folder / images.class_names[label] / f"{i}.png"
         path.parent.mkdir(exist_ok=True)
         Image.fromarray(image).save(path)
     return folder
@@ -96,8 +78,64 @@ def test_a_file_as_the_contract_says_is_well(network, photos, tmp_path, capsys):
     assert result["top1_percent"][doctor.CONTRACT] > 95
 
 
+# A wrong mean inside makes a picture brighter or darker, by which a network that knows colours is not put out.
+SHIFTS = {
+    **{f"RGB pixels less {shift}": lambda x, shift=shift: x + shift for shift in doctor.SHIFTS},
+    **{f"RGB pixels plus {shift}": lambda x, shift=shift: x - shift for shift in doctor.SHIFTS},
+    "RGB pixels less torch's mean": lambda x: x + doctor.TORCH_MEAN,
+    "RGB pixels plus torch's mean": lambda x: x - doctor.TORCH_MEAN,
+}
+LEVELS = np.arange(8, 256, 16)
+
+
+def brightness(pixels):
+    """Sixteen classes: the level to which the three channels are nearest."""
+    means = tf.reduce_mean(pixels, (1, 2))[:, None]
+    return tf.nn.softmax(-tf.reduce_sum((means - LEVELS[:, None].astype("float32")) ** 2, -1) / 100)
+
+
+@pytest.fixture(scope="module")
+def greys(tmp_path_factory):
+    """Noise around sixteen levels."""
+    path = tmp_path_factory.mktemp("greys") / "greys.npz"
+    labels = np.arange(208) % len(LEVELS)
+    noise = np.random.default_rng(0).integers(-6, 7, (208, 32, 32, 3))
+    np.savez(
+        path,
+        test_images=(LEVELS[labels][:, None, None, None] + noise).astype(np.uint8),
+        test_labels=labels,
+        train_images=np.zeros((16, 32, 32, 3), np.uint8),
+        train_labels=np.arange(16),
+    )
+    return path
+
+
+@pytest.mark.parametrize("mistake", SHIFTS)
+def test_a_wrong_mean_is_named(greys, tmp_path, mistake, capsys):
+    prepare = SHIFTS[mistake]
+    path = written(
+        lambda image, training: brightness(image), tmp_path / "x.tflite", lambda x: tf.cast(prepare(x), "float32")
+    )
+    assert doctor.main([str(path), str(greys)]) == cli.GATE_FAILED
+    assert f"The file wants {mistake}: 100.0 %" in capsys.readouterr().err
+
+
+def test_the_right_mean_is_well(greys, tmp_path):
+    path = written(lambda image, training: brightness(image), tmp_path / "x.tflite", lambda x: x)
+    assert doctor.main([str(path), str(greys)]) == cli.GOOD
+
+
+def test_a_mean_that_is_wrong_inside_a_converted_file(network, photos, tmp_path, capsys):
+    """Where a file of this project has another mean than its model."""
+    network.save(tmp_path / "mine.keras")
+    wrong = dataclasses.replace(source.load(str(tmp_path / "mine.keras")), mean=0.0)
+    (tmp_path / "x.tflite").write_bytes(conversion.convert(wrong, "float32"))
+    assert doctor.main([str(tmp_path / "x.tflite"), str(photos)]) == cli.GATE_FAILED
+    assert "The file wants RGB pixels less" in capsys.readouterr().err
+
+
 def test_every_usual_mistake_has_a_test():
-    assert set(MISTAKES) == set(doctor.VALUES) - {doctor.CONTRACT}
+    assert {*MISTAKES, *SHIFTS} == set(doctor.VALUES) - {doctor.CONTRACT}
 
 
 def test_classes_that_the_file_does_not_know(network, photos, tmp_path):
@@ -117,5 +155,5 @@ def test_a_difference_that_chance_explains_is_no_mistake():
 
 def test_files_that_cannot_be_run(photos, tmp_path):
     (tmp_path / "x.tflite").write_bytes(b"no model")
-    with pytest.raises(ValueError, match=r"not a \.tflite file"):
+    with pytest.raises(ValueError, match=r"a \.tflite file"):
         doctor.main([str(tmp_path / "x.tflite"), str(photos)])

@@ -15,7 +15,7 @@ from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter
 from tensorflow.lite.tools import flatbuffer_utils
 
-from export import calibration, conversion, flatbuffer, lint, source, targets, tflite, trial
+from export import calibration, conversion, flatbuffer, lint, source, targets, trial
 from resnet_keras import cli
 
 NPUS = ("ethos-u55-128", "ethos-u65-256", "ethos-u85-256")
