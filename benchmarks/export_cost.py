@@ -4,7 +4,6 @@ python benchmarks/export_cost.py --json benchmarks/results/export_cost.json
 """
 
 import argparse
-import json
 import os
 import pathlib
 import platform
@@ -13,6 +12,8 @@ import subprocess
 import sys
 import tempfile
 import time
+
+from reporting import finish
 
 from resnet_keras import cli
 
@@ -42,12 +43,9 @@ def main():
         for name, arguments in COMMANDS.items():  # from the lightest on: the peak is that of the heaviest so far
             seconds, peak_gb = cost(arguments, directory)
             results.append({"command": name, "seconds": round(seconds, 2), "peak_memory_gb": round(peak_gb, 2)})
-    cli.print_result([(r["command"], f"{r['seconds']} s, {r['peak_memory_gb']} GB") for r in results], results)
-    if args.json:
-        args.json.parent.mkdir(parents=True, exist_ok=True)
-        machine = {"device": f"{platform.machine()}, {os.cpu_count()} cores", "python": platform.python_version()}
-        args.json.write_text(json.dumps({"results": results, **machine}, indent=2) + "\n")
-    return cli.GOOD
+    rows = [(r["command"], f"{r['seconds']} s, {r['peak_memory_gb']} GB") for r in results]
+    machine = {"device": f"{platform.machine()}, {os.cpu_count()} cores", "python": platform.python_version()}
+    return finish(rows, {"results": results, **machine}, args.json)
 
 
 if __name__ == "__main__":

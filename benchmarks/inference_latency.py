@@ -5,9 +5,10 @@ python benchmarks/inference_latency.py --json benchmarks/results/inference_laten
 
 import argparse
 import dataclasses
-import json
 import pathlib
 import tempfile
+
+from reporting import finish
 
 from resnet_keras import cli
 
@@ -67,11 +68,7 @@ def main():
         (r["model"], f"{r['latency_over_keras']:.3f} of Keras's, {r['int8_times_as_fast_as_float32']:.2f}x float32")
         for r in results
     ]
-    cli.print_result(rows, results)
-    if args.json:
-        args.json.parent.mkdir(parents=True, exist_ok=True)
-        args.json.write_text(json.dumps(results, indent=2) + "\n")
-    return cli.GOOD
+    return finish(rows, results, args.json)
 
 
 if __name__ == "__main__":

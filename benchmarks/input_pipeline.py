@@ -12,7 +12,6 @@ Rates per core are images by seconds of processor time, which other processes on
 
 import argparse
 import datetime
-import json
 import os
 import pathlib
 import platform
@@ -21,6 +20,7 @@ import tempfile
 import time
 
 import numpy as np
+from reporting import finish
 
 from resnet_keras import cli, data, recipes, tfrecord
 
@@ -136,11 +136,7 @@ def main():
     }
     rows = [(name, f"{rate:,.0f} images/s a core") for name, rate in zip(sides, core, strict=True)]
     rows += [(f"{OURS} / {name}", f"{np.median(r):.2f}") for name, r in ratios.items()]
-    cli.print_result([*rows, ("device", result["device"])], result)
-    if args.json:
-        args.json.parent.mkdir(parents=True, exist_ok=True)
-        args.json.write_text(json.dumps(result, indent=2) + "\n")
-    return cli.GOOD
+    return finish([*rows, ("device", result["device"])], result, args.json)
 
 
 if __name__ == "__main__":

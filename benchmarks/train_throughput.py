@@ -13,13 +13,13 @@ import argparse
 import datetime
 import importlib.metadata
 import importlib.util
-import json
 import os
 import pathlib
 import platform
 import time
 
 import numpy as np
+from reporting import finish
 
 from resnet_keras import cli
 
@@ -242,11 +242,7 @@ def main():
     rows = [(name, f"{rate:.2f} images/s") for name, rate in result["images_per_second"].items()]
     rows += [(f"resnet_keras / {name}", f"{x:.2f}") for name, x in result["resnet_keras_times_as_fast_as"].items()]
     rows += [(name, result[name]) for name in ("model", "precision", "device")]
-    cli.print_result(rows, result)
-    if args.json:
-        args.json.parent.mkdir(parents=True, exist_ok=True)
-        args.json.write_text(json.dumps(result, indent=2) + "\n")
-    return cli.GOOD
+    return finish(rows, result, args.json)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ def read_sidecar(path):
     """The record of an exported file, or None where there is none that can be read."""
     try:
         return json.loads(sidecar_path(path).read_text())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):  # the last for lists in lists in lists
         return None
 
 

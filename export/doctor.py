@@ -10,7 +10,7 @@ import pathlib
 
 import numpy as np
 
-from export import artifact
+from export import artifact, footprint
 from export.runtime import Runner
 
 IMAGES = 200
@@ -105,6 +105,7 @@ def diagnose(path, source, labels=None):
     from resnet_keras.evaluate import predict_all, top_k_percent
     from resnet_keras.preprocessing import Preprocess
 
+    footprint.peak_bytes(path, threads=1)  # a file that crashes its runtime does so in a process of its own
     with cli.held_stderr():
         runner = Runner(path)
     record = artifact.read_sidecar(path) or {}

@@ -21,7 +21,7 @@ def problems(model, target, kept=()):
     `kept` names the layers that stay in float on purpose.
     """
     floats = functools.partial(_floats, kept=kept)
-    rules = (_graph, _ops, _frozen, floats, _types, _shapes, _edges, _quantization, _per_channel, _metadata)
+    rules = (_graph, _ops, _frozen, floats, _types, _bits, _shapes, _edges, _quantization, _per_channel, _metadata)
     return [sentence for rule in rules for sentence in rule(model, target)]
 
 
@@ -124,6 +124,12 @@ def _types(model, target):
     yield from _grouped(strange, "There are {label} tensors, {where}, which small runtimes and NPUs do not take.")
 
 
+def _bits(model, target):
+    if not target.int16x8:
+        wide = [("INT16", tensor) for op in model.ops for tensor in op.outputs if tensor.dtype == "INT16"]
+        yield from _grouped(wide, "There are {label} activations, {where}; " + f"{target.name} takes 8 bits.")
+
+
 def _shapes(model, target):
     for tensor in model.tensors:
         if -1 in tensor.signature or any(side < 1 for side in tensor.shape):
@@ -135,7 +141,7 @@ def _shapes(model, target):
 
 
 def _edges(model, target):
-    takes = (*target.edges, "int16") if target.int16x8 else target.edges
+    takes = (*target.edges, "int16") if target.int16x8 and target.integer_only else target.edges
     for side, tensors in (("input", model.inputs), ("output", model.outputs)):
         for tensor in tensors:
             if tensor.dtype.lower() not in takes:

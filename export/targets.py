@@ -76,7 +76,8 @@ class Target:
         floats = tuple(edge for edge in self.edges if edge == "float32")
         if recipe.activations == "float32":
             return floats
-        return (*floats, "int16") if self.int16x8 else ()
+        # Apps and browsers have no numbers of 16 bits to put there.
+        return (floats or ("int16",)) if self.int16x8 else ()
 
 
 def _ethos_u(series, macs):
@@ -99,7 +100,7 @@ TARGETS = {
     for row in (
         Target("app", "Android, iOS and desktops, through LiteRT", edges=("float32", "int8"), int16x8=True),
         # LiteRT.js knows neither int8 edges nor dynamic shapes.
-        Target("web", "browsers, through LiteRT.js", edges=("float32", "uint8")),
+        Target("web", "browsers, through LiteRT.js", edges=("float32", "uint8"), int16x8=True),
         # int8 edges are refused, and float32 ones without normalisation metadata.
         Target("mediapipe", "MediaPipe Tasks' ImageClassifier", edges=("float32", "uint8"), metadata=True),
         *(_ethos_u(series, macs) for series, sizes in ETHOS_U.items() for macs in sizes),

@@ -174,6 +174,7 @@ class TestTargets:
             ("int8", "web", "int8", "web takes float32 or uint8"),
             ("int8", "app", "uint8", "app takes float32 or int8"),
             ("float32", "app", "int8", "app takes float32 at the edges of a float32 file"),
+            ("int16x8", "app", "int16", "app takes float32 at the edges of a int16x8 file"),
             ("int16x8", "vivante", None, "vivante does not take 16-bit activations"),
             ("int4", "app", None, "Unknown recipe"),
             ("int8", "coral", None, "Unknown target"),

@@ -12,6 +12,7 @@ import coloured
 import numpy as np
 import pytest
 import tensorflow as tf
+from mutation import mutated
 from tensorflow.lite.tools import flatbuffer_utils
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
@@ -509,26 +510,6 @@ class TestIsolation:
         whole = metadata.write(clothes_int8, name="x", description="", labels=clothes.source.labels)
         statuses = [status_of(data, few_images, capsys) for data in mutated(whole, 1000, seed=1)]
         assert {0, 1, 2} == set(statuses)
-
-
-def mutated(whole, count, seed=0):
-    """Copies of a file with other bytes, other offsets, a missing end, or a part over another part."""
-    rng = np.random.default_rng(seed)
-    for i in range(count):
-        data = bytearray(whole)
-        if i % 4 == 0:
-            for place in rng.integers(8, len(data), rng.integers(1, 8)):
-                data[place] = rng.integers(256)
-        elif i % 4 == 1:
-            place = 4 * int(rng.integers(2, len(data) // 4 - 1))
-            value = rng.choice([0, 1, 2**31 - 1, 2**31, 2**32 - 1, len(data), len(data) - 4])
-            data[place : place + 4] = int(value).to_bytes(4, "little")
-        elif i % 4 == 2:
-            data = data[: rng.integers(8, len(data))]
-        else:
-            start, end = rng.integers(8, len(data) - 64, 2)
-            data[start : start + 64] = data[end : end + 64]
-        yield bytes(data)
 
 
 def status_of(data, run, capsys):

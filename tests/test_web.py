@@ -168,6 +168,7 @@ def converted(prepared, site):
         ("dynamic", "float32", STEP),
         ("int8", "float32", STEP),
         ("int8", "uint8", STEP),
+        ("int16x8", "float32", STEP),
     ],
 )
 def test_answers_are_those_of_litert(prepared, converted, in_browser, recipe, io, tolerance):
