@@ -6,7 +6,7 @@ They are chosen on the calibration images. The images that judge the file have n
 import numpy as np
 
 from export import conversion, recipes, targets
-from export.sweep import probabilities
+from export.runtime import probabilities
 
 RANKING_IMAGES = 32
 

@@ -60,7 +60,7 @@ def convert(source, recipe="int8", io=None, calibration=None, target=targets.DEF
     chosen = form(source, recipe, io, target)
     data = float_file(source, chosen)
     if chosen.recipe.integer_only:
-        data = integer_file(data, chosen, observed(data, source, calibration))
+        data = integer_file(data, chosen, observed(data, source, calibration, chosen.recipe.method))
     return data
 
 
@@ -78,7 +78,7 @@ def float_file(source, form):
     return _named(data, [layer.name for layer in source.network.layers])
 
 
-def observed(data, source, calibration, method=ranges.DEFAULT):
+def observed(data, source, calibration, method):
     """`{tensor: (low, high)}` for all activations of a float file.
 
     Args:

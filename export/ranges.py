@@ -9,8 +9,6 @@ import os
 import numpy as np
 
 METHODS = ("minmax", "percentile", "mse")
-# Of the three the one with the smallest mean error of a probability, on training images of two models.
-DEFAULT = "mse"
 BINS = 2048
 PERCENTILE = 99.99  # of the values on each side of zero; what TensorRT's percentile calibrator takes by default
 SHRINKING = np.linspace(1.0, 0.3, 71)  # shares of a range that are tried as its clipped form
@@ -18,7 +16,7 @@ COUNTED = 2**14  # values of one activation and image that go into a histogram
 LEVELS = 255  # steps of an 8-bit integer
 
 
-def observe(data, images, method=DEFAULT, advance=lambda count: None):
+def observe(data, images, method, advance=lambda count: None):
     """Ranges of all activations.
 
     Args:
@@ -31,11 +29,7 @@ def observe(data, images, method=DEFAULT, advance=lambda count: None):
 
     Returns:
         `{tensor name: (low, high)}`, zero always within.
-
-    Raises:
-        ValueError: the method is unknown.
     """
-    check(method)
     network = _Observed(data)
     seen = {name: _Values() if method == "minmax" or flat else _Histogram() for name, flat in network.activations}
     network.run(images, lambda name, values: seen[name].add(values), advance)
@@ -46,12 +40,12 @@ def observe(data, images, method=DEFAULT, advance=lambda count: None):
 
 
 def check(method):
-    """Refuses an unknown method.
+    """Refuses an unknown method; None stands for the recipe's.
 
     Raises:
         ValueError: it is none of `METHODS`.
     """
-    if method not in METHODS:
+    if method not in (None, *METHODS):
         raise ValueError(f"Unknown calibration method. Received: {method!r}. Expected one of: {', '.join(METHODS)}.")
 
 

@@ -8,13 +8,14 @@ class Recipe:
     """One way to store and compute a network.
 
     `weights` is the dtype of the stored kernels, `activations` that of what passes between the layers. Integer ones
-    need calibration images.
+    need calibration images, from which `method` makes ranges (see `ranges.observe`) unless the user names another.
     """
 
     name: str
     weights: str
     activations: str
     description: str
+    method: str | None = None
 
     @property
     def integer_only(self):
@@ -27,8 +28,12 @@ RECIPES = {
         Recipe("float32", "float32", "float32", "nothing quantized"),
         Recipe("float16", "float16", "float32", "weights in half precision, half the size"),
         Recipe("dynamic", "int8", "float32", "int8 weights, float activations, no calibration"),
-        Recipe("int8", "int8", "int8", "int8 weights and activations, calibrated"),
-        Recipe("int16x8", "int8", "int16", "int8 weights, int16 activations: nearer to float, slower, on few devices"),
+        # On training images of two models `mse` has the smallest mean error of a probability of the three methods.
+        Recipe("int8", "int8", "int8", "int8 weights and activations, calibrated", "mse"),
+        # 16 bits have steps to spare: nothing has to be cut off.
+        Recipe(
+            "int16x8", "int8", "int16", "int8 weights, int16 activations: more exact, slower, on few devices", "minmax"
+        ),
     )
 }
 

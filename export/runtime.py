@@ -1,6 +1,7 @@
 """`Runner`: pixels in, probabilities out, for an exported file. Imports neither keras nor tensorflow."""
 
 import pathlib
+import tempfile
 
 import numpy as np
 
@@ -125,3 +126,19 @@ def _dequantized(values, edge):
     if edge["scale"] is None:
         return values.astype(np.float32)
     return (values.astype(np.float32) - edge["zero_point"]) * np.float32(edge["scale"])
+
+
+def probabilities(data, images):
+    """What a file that has no place on disk yet gives for raw pixels: `(count, classes)`, float32.
+
+    Args:
+        data: the bytes of a `.tflite` file.
+        images: `(count, height, width, channels)`.
+    """
+    from resnet_keras import cli
+
+    with tempfile.TemporaryDirectory() as directory:
+        path = pathlib.Path(directory, "x.tflite")
+        path.write_bytes(data)
+        with cli.held_stderr():  # LiteRT announces its delegate
+            return Runner(path).predict(images)

@@ -4,12 +4,11 @@ It is measured on calibration images that set no range, never on those that judg
 """
 
 import dataclasses
-import pathlib
-import tempfile
 
 import numpy as np
 
 from export import conversion
+from export.runtime import probabilities
 
 HELD_OUT_SHARE = 5  # one calibration image in so many
 HEADER = ("images", "width of ranges", "same answer as float", "mean difference")
@@ -74,15 +73,3 @@ def sweep(source, form, calibration, method):
 
 def _widths(limits):
     return np.array([high - low for low, high in limits.values()])
-
-
-def probabilities(data, images):
-    """What a file answers, `(count, classes)`, that has no place on disk yet."""
-    from export.runtime import Runner
-    from resnet_keras import cli
-
-    with tempfile.TemporaryDirectory() as directory:
-        path = pathlib.Path(directory, "candidate.tflite")
-        path.write_bytes(data)
-        with cli.held_stderr():  # LiteRT announces its delegate
-            return Runner(path).predict(images)

@@ -23,7 +23,7 @@ def export(
     io=None,
     calibration_data=None,
     calibration_images=None,
-    calibration_method=ranges.DEFAULT,
+    calibration_method=None,
     eval_data=None,
     labels=None,
     budget=None,
@@ -41,7 +41,7 @@ def export(
         io: dtype of the input and output tensor; default: what the target likes best.
         calibration_data: folder or `.npz` file; default: training images of the model's data set.
         calibration_images: how many images calibrate at most; default: 200.
-        calibration_method: one of `ranges.METHODS`.
+        calibration_method: one of `ranges.METHODS`; default: the recipe's.
         eval_data: folder or `.npz` file; default: test images of the model's data set.
         labels: text file with one class name a line.
         budget: for an int8 file, the largest share of answers that may change on the calibration images, in points;
@@ -64,6 +64,7 @@ def export(
     from resnet_keras import cli
 
     io = targets.get(target).edge(recipes.get(recipe), io)
+    method = calibration_method or recipes.get(recipe).method
     ranges.check(calibration_method)
     budgeting.check(budget, recipe, target)
     if out is not None:
@@ -77,7 +78,7 @@ def export(
         source, calibration_data, eval_data, form.recipe.integer_only, cli.say, calibration_images
     )
     base = conversion.float_file(source, form)
-    data, made = _quantized(base, source, form, calibrated, calibration_method, budget)
+    data, made = _quantized(base, source, form, calibrated, method, budget)
     with artifact.Draft(out, data) as draft, tempfile.TemporaryDirectory() as directory:
         twin = pathlib.Path(directory, "float32.tflite")
         twin.write_bytes(base)
@@ -164,7 +165,7 @@ def parser():
     p.add_argument("--io", metavar="DTYPE", help="of input and output: float32, int8, uint8 (default: the target's)")
     p.add_argument("--calibration-data", metavar="DIR|NPZ", help="typical images that set the int8 ranges")
     p.add_argument("--calibration-images", type=int, metavar="N", help="how many of them at most (default: 200)")
-    p.add_argument("--calibration-method", default=ranges.DEFAULT, metavar="NAME", help=f"{', '.join(ranges.METHODS)}")
+    p.add_argument("--calibration-method", metavar="NAME", help=f"{', '.join(ranges.METHODS)} (default: mse)")
     p.add_argument("--calibration-sweep", action="store_true", help="show how many images are enough; write nothing")
     p.add_argument("--eval-data", metavar="DIR|NPZ", help="other images, to verify the file with")
     p.add_argument(
@@ -207,7 +208,7 @@ def _sweep(args, as_json):
     images, _ = calibration.gather(
         source, args.calibration_data, args.eval_data, say=cli.say, count=args.calibration_images
     )
-    steps = sweep.sweep(source, form, images, args.calibration_method)
+    steps = sweep.sweep(source, form, images, args.calibration_method or form.recipe.method)
     if as_json:
         print(json.dumps([dataclasses.asdict(step) for step in steps], indent=2))
     else:

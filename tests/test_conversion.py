@@ -260,7 +260,7 @@ class TestBudget:
         """One activation gets a range far too narrow: int8 falls short, and the two layers at it repair it."""
         form = conversion.form(bundled, "int8")
         base = conversion.float_file(bundled, form)
-        limits = {**conversion.observed(base, bundled, images), "stage2_block2_relu1": (0.0, 0.02)}
+        limits = {**conversion.observed(base, bundled, images, "minmax"), "stage2_block2_relu1": (0.0, 0.02)}
         kept = budgeting.spend(5.0, base, form, limits, images.images)
         assert set(kept) == {"stage2_block2_relu1", "stage2_block2_bn2"}  # what gives the activation and what takes it
         file, model = runner(conversion.integer_file(base, form, limits, kept), tmp_path)
@@ -274,13 +274,15 @@ class TestBudget:
     def test_nothing_is_kept_where_int8_is_good_enough(self, bundled, images):
         form = conversion.form(bundled, "int8")
         base = conversion.float_file(bundled, form)
-        assert budgeting.spend(50.0, base, form, conversion.observed(base, bundled, images), images.images) == ()
+        assert (
+            budgeting.spend(50.0, base, form, conversion.observed(base, bundled, images, "minmax"), images.images) == ()
+        )
 
     def test_lint_knows_what_is_kept(self, bundled, images, tmp_path):
         form = conversion.form(bundled, "int8")
         base = conversion.float_file(bundled, form)
         kept = ("stage1_block1_relu1", "logits")
-        data = conversion.integer_file(base, form, conversion.observed(base, bundled, images), kept)
+        data = conversion.integer_file(base, form, conversion.observed(base, bundled, images, "minmax"), kept)
         (tmp_path / "x.tflite").write_bytes(data)
         assert lint.lint(tmp_path / "x.tflite", "app", kept=kept).problems == ()
         problems = lint.lint(tmp_path / "x.tflite", "app", kept=kept[:1]).problems
