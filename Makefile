@@ -10,8 +10,8 @@ help: ## list the targets
 demo: $(READY) ## train, quantize, verify and time a small ResNet, offline, in about a minute
 	$(BIN)/python examples/demo.py
 
-test: $(READY) ## run the tests
-	$(BIN)/python -m pytest
+test: $(READY) ## run the tests, two files at a time
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 slow: $(READY) ## run the longer proofs, some against PyTorch
 	$(BIN)/python -m pip install --quiet 'torch>=2.4'

@@ -1,6 +1,7 @@
 """Ranges, folding, targets and what is kept in float: the steps between a float and an integer file."""
 
 import dataclasses
+import warnings
 
 import keras
 import numpy as np
@@ -323,7 +324,8 @@ def test_ranges_are_those_of_tensorflows_calibrator(bundled, images, tmp_path):
     form = conversion.form(bundled, "int8")
     base = conversion.float_file(bundled, form)
     own = runner(conversion.integer_file(base, form, conversion.observed(base, bundled, images, "minmax")), tmp_path)[1]
-    with cli.held_stderr():
+    with cli.held_stderr(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
         converter = tf.lite.TFLiteConverter.from_concrete_functions([conversion._frozen(bundled, "op")])
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
         converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
