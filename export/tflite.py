@@ -112,9 +112,10 @@ def _record(source, form, path):
     import tensorflow as tf
 
     from export.runtime import Runner
-    from resnet_keras import __version__
+    from resnet_keras import __version__, cli
 
-    runner = Runner(path)
+    with cli.held_stderr():  # LiteRT announces its delegate
+        runner = Runner(path)
     return {
         "model": source.name,
         "weights": source.weights,

@@ -52,6 +52,7 @@ class TestBundledInt8:
     def test_says_what_it_does(self, bundled):
         assert "exporting the bundled ResNet-20" in bundled[1].stderr
         assert "Traceback" not in bundled[1].stderr
+        assert "INFO" not in bundled[1].stderr
         assert "int8 accuracy" in bundled[1].stdout
 
     def test_no_tensor_but_the_two_edges_is_float(self, bundled):
