@@ -6,9 +6,11 @@ They are chosen on the calibration images. The images that judge the file have n
 import numpy as np
 
 from export import conversion, recipes, targets
+from export.comparison import mean_kl
 from export.runtime import probabilities
 
 RANKING_IMAGES = 32
+SOFTMAX_STEP = 1 / 256  # TensorFlow Lite fixes it for int8
 
 
 def check(points, recipe, target):
@@ -65,7 +67,7 @@ def spend(points, base, form, limits, images):
         for layer in layers:
             rest = [other for other in layers if other != layer]
             alone = conversion.integer_file(base, form, limits, rest)
-            divergences[layer] = _divergence(expected[few], probabilities(alone, images[few]))
+            divergences[layer] = mean_kl(expected[few], probabilities(alone, images[few]), SOFTMAX_STEP)
             advance(1)
     ranked = sorted(layers, key=divergences.get, reverse=True)
     enough, too_few = len(ranked), 0
@@ -88,9 +90,3 @@ def _weighted(base):
     kinds = schema.BuiltinOperator.CONV_2D, schema.BuiltinOperator.FULLY_CONNECTED
     ops = [op for op in graph.operators if model.operatorCodes[op.opcodeIndex].builtinCode in kinds]
     return [graph.tensors[op.outputs[0]].name.decode() for op in ops]
-
-
-def _divergence(expected, found):
-    """Mean Kullback-Leibler divergence in nats; half a step of the output stands for a probability of 0."""
-    floor = 1 / 512
-    return float(np.mean(np.sum(expected * np.log(np.maximum(expected, floor) / np.maximum(found, floor)), axis=1)))

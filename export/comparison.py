@@ -6,6 +6,8 @@ import math
 import numpy as np
 
 Z = 1.959963984540054  # the normal quantile of a two-sided interval of 95 %
+# McNemar's statistic, above which two results on the same images differ by chance in one case of a thousand.
+SIGNIFICANT = 10.83
 # What float32 cannot tell from 1 beside 1: probabilities below it are rounding, in a float file too.
 SMALLEST_STEP = 2.0**-24
 # A drop in accuracy needs labels. Without them the share of changed answers bounds it from above, generously.
@@ -127,3 +129,13 @@ def mean_kl(reference, scores, step=0.0):
     expected = expected / expected.sum(axis=1, keepdims=True)
     logarithms = np.log(np.where(expected > 0, expected, 1.0)) - np.log(given)
     return max(0.0, float(np.mean(np.sum(expected * logarithms, axis=1))))
+
+
+def exceeds_chance(before, after):
+    """Whether `after` is right on more images than `before`, beyond chance (McNemar 1947).
+
+    Args:
+        before, after: for each image, whether it is right, `(count,)`.
+    """
+    gained, lost = int(np.sum(after & ~before)), int(np.sum(before & ~after))
+    return gained > lost and (gained - lost) ** 2 / (gained + lost) >= SIGNIFICANT

@@ -7,8 +7,6 @@ import numpy as np
 
 from export import comparison, layers, perception
 
-# McNemar's statistic, above which two results on the same images differ by chance in one case of a thousand.
-SIGNIFICANT = 10.83
 CHANCE_DEVIATIONS = 3.3  # of one case in a thousand, one-sided
 SATURATED_PERCENT = 1.0
 WEIGHT_ERROR = 0.2  # 8 bits cost 0.01, 4 bits 0.1
@@ -51,16 +49,6 @@ def find(report, evidence, source, said, path):
     return tuple(found)
 
 
-def exceeds_chance(before, after):
-    """Whether `after` is right on more images than `before`, beyond chance (McNemar 1947).
-
-    Args:
-        before, after: for each image, whether it is right, `(count,)`.
-    """
-    gained, lost = int(np.sum(after & ~before)), int(np.sum(before & ~after))
-    return gained > lost and (gained - lost) ** 2 / (gained + lost) >= SIGNIFICANT
-
-
 def _file_labels(said, source):
     for where, labels in said.labels.items():
         if labels == source.labels:
@@ -83,7 +71,7 @@ def _image_labels(evidence, source):
     called = {label: int(np.bincount(answers[labels == label]).argmax()) for label in present.tolist()}
     moved = [label for label in called if called[label] != label]
     renamed = np.array([called[label] for label in labels.tolist()]) == answers
-    if moved and len(set(called.values())) == len(called) and exceeds_chance(right, renamed):
+    if moved and len(set(called.values())) == len(called) and comparison.exceeds_chance(right, renamed):
         yield Finding(
             "evaluation labels",
             f"The labels of the images are not those of the model in their order: what is labelled "
@@ -202,7 +190,7 @@ def _preparation(path, evidence):
             for name, values in ways.items()
         }
     best = max(agree, key=lambda name: agree[name].sum())
-    if exceeds_chance(agree[doctor.CONTRACT], agree[best]):
+    if comparison.exceeds_chance(agree[doctor.CONTRACT], agree[best]):
         yield Finding(
             "preprocessing",
             f"The file wants {best}: then {100 * agree[best].mean():.1f} % of its answers are the float model's, "

@@ -11,12 +11,11 @@ import pathlib
 import numpy as np
 
 from export import artifact, footprint
+from export.comparison import exceeds_chance
 from export.runtime import Runner
 
 IMAGES = 200
 SEED = 0
-# McNemar's statistic, above which two results on the same images differ by chance in one case of a thousand.
-SIGNIFICANT = 10.83
 TORCH_MEAN, TORCH_STD = np.array([123.675, 116.28, 103.53]), np.array([58.395, 57.12, 57.375])
 CAFFE_MEAN = np.array([103.939, 116.779, 123.68])  # of blue, green and red
 # Of a file with the wrong mean inside: 128 twice or not at all, torch's in place of 128, and what lies between.
@@ -64,9 +63,7 @@ class Diagnosis:
     def failure(self):
         """One sentence that names the mistake, or None where the contract is as good as anything else."""
         contract, best = self.trials[0], self.best
-        gained = sum(b and not a for a, b in zip(contract.answers, best.answers, strict=True))
-        lost = sum(a and not b for a, b in zip(contract.answers, best.answers, strict=True))
-        if gained <= lost or (gained - lost) ** 2 / (gained + lost) < SIGNIFICANT:
+        if not exceeds_chance(np.array(contract.answers), np.array(best.answers)):
             return None
         return (
             f"The file wants {best.name}: {best.top1_percent:.1f} % of {self.images} images, against "

@@ -23,7 +23,6 @@ FROZEN_OPS = {
     "SOFTMAX": 2,
     "SUB": 3,
 }
-EDGES = ("float32", "int8", "uint8")
 
 
 @dataclasses.dataclass(frozen=True)

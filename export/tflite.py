@@ -59,7 +59,7 @@ def export(
         ValueError, OSError: something about the input or the output path; nothing is written.
         ImportError: a package is missing.
     """
-    from export import budgeting, calibration, conversion, lint, verify
+    from export import budgeting, calibration, conversion, lint, trial, verify
     from export import source as sources
     from resnet_keras import cli
 
@@ -67,6 +67,7 @@ def export(
     method = calibration_method or recipes.get(recipe).method
     ranges.check(calibration_method)
     budgeting.check(budget, recipe, target)
+    trial.require(targets.get(target))
     if out is not None:
         artifact.claim(out, force)
     source = sources.load(model, weights, labels)
@@ -98,12 +99,13 @@ def export(
 def _quantized(base, source, form, calibrated, method, budget):
     """The bytes, and what the record says of how they came about."""
     from export import budgeting, conversion
+    from export.calibration import SEED
 
     if not form.recipe.integer_only:
         return base, {"calibration": None, "kept": []}
     limits = conversion.observed(base, source, calibrated, method)
     kept = () if budget is None else budgeting.spend(budget, base, form, limits, calibrated.images)
-    calibration = {**calibrated.record(), "seed": 0, "method": method, "ranges": limits}
+    calibration = {**calibrated.record(), "seed": SEED, "method": method, "ranges": limits}
     return conversion.integer_file(base, form, limits, kept), {"calibration": calibration, "kept": list(kept)}
 
 

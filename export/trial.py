@@ -15,7 +15,6 @@ import sys
 import tempfile
 
 from export import child, flatbuffer
-from export.child import limit_memory as _limit_memory
 
 TIME_LIMIT_S = 600
 ARENA_BYTES = 64 * 2**20  # more than microcontrollers have
@@ -57,6 +56,15 @@ def run(data, target, vela_options=(), time_limit_s=TIME_LIMIT_S):
             done = _child(job, path, [], time_limit_s)
             facts, problems = _read_json(done)
     return {"ran": version, **facts}, [flatbuffer.printable(f"{NEEDS[job][2]} {p}") for p in problems]
+
+
+def require(target):
+    """Says at once, before any work is done, that what `run` needs for a target is not installed.
+
+    Raises:
+        ImportError: the compiler or runtime is missing.
+    """
+    _version(target.compiler or "litert")
 
 
 def _version(job):
@@ -189,7 +197,7 @@ def _shown(values):
 
 
 def main(job, path, *options):
-    _limit_memory()
+    child.limit_memory()
     if job == "vela":
         sys.argv = ["vela", path, *options]
         runpy.run_module("ethosu.vela", run_name="__main__")

@@ -249,6 +249,16 @@ def test_a_missing_package_is_status_3(monkeypatch, tmp_path, capsys):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_missing_compiler_is_said_before_any_work(monkeypatch, tmp_path, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, "ethosu", None)
+    monkeypatch.setattr("export.source.load", lambda *_: pytest.fail("the model was loaded"))
+    code, stderr = run(["--target", "ethos-u55-128"], capsys)
+    assert code == 3
+    assert "Vela is missing" in stderr
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_debugging_shows_the_traceback(monkeypatch):
     monkeypatch.setenv("RESNET_KERAS_DEBUG", "1")
     with pytest.raises(ValueError, match="resnet19"):

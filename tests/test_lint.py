@@ -475,7 +475,7 @@ class TestHostile:
     @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such limit")
     @pytest.mark.parametrize(("gibibytes", "error"), [(1, ""), (9, "MemoryError")])
     def test_the_child_cannot_take_all_memory(self, gibibytes, error):
-        code = f"from export import trial; trial._limit_memory(); bytearray({gibibytes} * 2**30)"
+        code = f"from export import child; child.limit_memory(); bytearray({gibibytes} * 2**30)"
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
         assert "".join(done.stderr.split()[-1:]) == error
 

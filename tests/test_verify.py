@@ -22,7 +22,6 @@ from export import (
     child,
     comparison,
     conversion,
-    diagnosis,
     execution,
     flatbuffer,
     metadata,
@@ -528,10 +527,10 @@ def status_of(data, run, capsys):
 def test_chance_is_told_from_a_gain_and_a_loss_from_both():
     """McNemar: (12 - 0)^2 / 12 is above 10.83, (10 - 0)^2 / 10 is below."""
     none, some, more = (np.arange(100) < count for count in (0, 10, 12))
-    assert diagnosis.exceeds_chance(none, more)
-    assert not diagnosis.exceeds_chance(none, some)
-    assert not diagnosis.exceeds_chance(more, none)
-    assert not diagnosis.exceeds_chance(none, none)
+    assert comparison.exceeds_chance(none, more)
+    assert not comparison.exceeds_chance(none, some)
+    assert not comparison.exceeds_chance(more, none)
+    assert not comparison.exceeds_chance(none, none)
 
 
 def test_the_steps_of_the_output_are_those_of_the_quantized_part_alone(colours):
