@@ -68,7 +68,7 @@ def float_file(source, form):
     """A file with float activations; for a recipe with integer ones, the float32 file that it is made from."""
     import tensorflow as tf
 
-    with _quiet():
+    with quiet():
         converter = tf.lite.TFLiteConverter.from_concrete_functions([_frozen(source, form.fold)])
         if form.recipe.weights != "float32" and not form.recipe.integer_only:
             converter.optimizations = [tf.lite.Optimize.DEFAULT]
@@ -108,7 +108,7 @@ def integer_file(data, form, limits, kept=()):
         ValueError: the converter left anything else in float.
     """
     data = _prepared(data, form, limits)
-    with _quiet():
+    with quiet():
         data = _in_16_bits(data, form) if form.recipe.activations == "int16" else _in_8_bits(data, form, kept)
     return _checked(data, kept)
 
@@ -184,11 +184,11 @@ def _named(data, layers):
     (first,), (last,) = graph.inputs, graph.outputs
     names = {first: INPUT_NAME, last: OUTPUT_NAME}
     for index in ranges.variable_tensors(model):
-        names.setdefault(index, _layer(graph.tensors[index].name.decode(), layers))
+        names.setdefault(index, layer_of(graph.tensors[index].name.decode(), layers))
     weighted = schema.BuiltinOperator.CONV_2D, schema.BuiltinOperator.FULLY_CONNECTED
     for op in graph.operators:
         if model.operatorCodes[op.opcodeIndex].builtinCode in weighted:
-            layer = _layer(graph.tensors[op.inputs[1]].name.decode(), layers)
+            layer = layer_of(graph.tensors[op.inputs[1]].name.decode(), layers)
             names |= {op.inputs[place]: f"{layer}/{what}" for place, what in WEIGHTS.items()}
     for index, name in names.items():
         graph.tensors[index].name = name.encode()
@@ -196,7 +196,7 @@ def _named(data, layers):
     return metadata_schema.packed_model(model)
 
 
-def _layer(name, layers):
+def layer_of(name, layers):
     """The layer that a tensor belongs to, from TensorFlow's `MODEL/LAYER_1/OP;...`; the last one of those fused."""
     for part in name.split(";")[0].split("/"):
         if (layer := re.sub(r"_\d+$", "", part)) in layers:
@@ -234,7 +234,7 @@ def _checked(data, kept):
 
 
 @contextlib.contextmanager
-def _quiet():
+def quiet():
     """Holds back what the converter prints, from Python and from C++, and shows its end if the conversion fails."""
     from resnet_keras import cli
 

@@ -1,4 +1,4 @@
-"""Says what is in a `.tflite` file, whoever made it, and what in it a target does not take.
+"""Says what is in a `.tflite` or `.onnx` file, whoever made it, and what in it a target does not take.
 
 python -m export.lint model.tflite --target ethos-u55-128
 """
@@ -9,7 +9,7 @@ import dataclasses
 import math
 import pathlib
 
-from export import artifact, flatbuffer, rules, targets, trial
+from export import artifact, flatbuffer, onnx_lint, onnx_targets, rules, targets, trial
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,8 +62,8 @@ def lint(path, target_name=targets.DEFAULT, vela_options=(), time_limit_s=trial.
     """Reads a file, holds it against a target, and runs it in the target's compiler or runtime.
 
     Args:
-        path: a `.tflite` file of any origin.
-        target_name: a name in `targets.TARGETS`.
+        path: a `.tflite` file of any origin, or an `.onnx` file.
+        target_name: a name in `targets.TARGETS`, for an `.onnx` file one in `onnx_targets.TARGETS`.
         vela_options: further arguments for Vela, such as `("--memory-mode", "Sram_Only")`.
         time_limit_s: how long the compiler or runtime may take, in seconds.
         kept: names of the layers that are in float on purpose; default: those in the file's record.
@@ -75,6 +75,8 @@ def lint(path, target_name=targets.DEFAULT, vela_options=(), time_limit_s=trial.
         ValueError: the target is unknown, or the file is missing, damaged or no `.tflite` file.
         ImportError: LiteRT or the target's compiler is not installed.
     """
+    if pathlib.Path(path).suffix.lower() == ".onnx":
+        return onnx_lint.lint(path, target_name, time_limit_s)
     target = targets.get(target_name)
     if vela_options and target.compiler != "vela":
         raise ValueError(f"A system configuration and a memory mode are Vela's; {target.name} is not compiled with it.")
@@ -132,6 +134,9 @@ def _fact_rows(facts):
         ]
     if "arena_bytes" in facts:
         rows.append(("arena, 64-bit", f"{facts['arena_bytes']:,} B"))
+    if "optimised_ops" in facts:
+        ops = (f"{op} x{count}" for op, count in facts["optimised_ops"].items())
+        rows += [("after optimisation", ", ".join(ops)), ("run with batches of", f"{facts['batches']}")]
     if "output" in facts:
         rows.append(("output for a ramp", ", ".join(f"{value:.4g}" for value in facts["output"])))
     return rows
@@ -140,8 +145,12 @@ def _fact_rows(facts):
 def parser():
     """The command line; importing nothing heavy keeps `--help` instant."""
     p = argparse.ArgumentParser(prog="python -m export.lint", description=__doc__.split("\n")[0])
-    p.add_argument("file", help="a .tflite file")
-    p.add_argument("--target", default=targets.DEFAULT, help=f"{', '.join(targets.TARGETS)} (default: app)")
+    p.add_argument("file", help="a .tflite or .onnx file")
+    p.add_argument(
+        "--target",
+        help=f"{', '.join(targets.TARGETS)} (default: app); for .onnx {', '.join(onnx_targets.TARGETS)} "
+        f"(default: {onnx_targets.DEFAULT})",
+    )
     p.add_argument("--system-config", metavar="NAME", help="for Ethos-U: a system of Vela's configuration file")
     p.add_argument("--memory-mode", metavar="NAME", help="for Ethos-U: a memory mode of Vela's configuration file")
     p.add_argument("--json", action="store_true", help="print JSON instead of a table")
@@ -154,7 +163,8 @@ def main(arguments=None):
 
     chosen = (("--system-config", args.system_config), ("--memory-mode", args.memory_mode))
     options = [part for option, value in chosen if value is not None for part in (option, value)]
-    found = lint(args.file, args.target, options)
+    is_onnx = pathlib.Path(args.file).suffix.lower() == ".onnx"
+    found = lint(args.file, args.target or (onnx_targets if is_onnx else targets).DEFAULT, options)
     cli.print_result(found.rows(), found.to_dict(), args.json)
     return cli.gate(found.failure())
 

@@ -3,13 +3,12 @@
 python -m export.tflite --int8 --target app
 """
 
-import argparse
 import dataclasses
 import json
 import pathlib
 import tempfile
 
-from export import artifact, ranges, recipes, targets
+from export import artifact, command, ranges, recipes, targets
 
 PROOF_IMAGES = 8
 
@@ -110,26 +109,7 @@ def _quantized(base, source, form, calibrated, method, budget):
 
 
 def _record(source, form, path):
-    import keras
-    import tensorflow as tf
-
-    from export.runtime import Runner
-    from resnet_keras import __version__, cli
-
-    with cli.held_stderr():  # LiteRT announces its delegate
-        runner = Runner(path)
-    return {
-        "model": source.name,
-        "weights": source.weights,
-        "recipe": form.recipe.name,
-        "target": form.target.name,
-        "io": form.io,
-        "inputs": runner.inputs,
-        "outputs": runner.outputs,
-        "labels": list(source.labels),
-        "preprocess": source.preprocess.to_dict(),
-        "versions": {"resnet_keras": __version__, "keras": keras.version(), "tensorflow": tf.version.VERSION},
-    }
+    return command.record(path, source, form.recipe, form.target, io=form.io)
 
 
 def _add_metadata(draft, source, form, record, images):
@@ -155,30 +135,12 @@ def _add_metadata(draft, source, form, record, images):
 
 def parser():
     """The command line; importing nothing heavy keeps `--help` instant."""
-    p = argparse.ArgumentParser(prog="python -m export.tflite", description=__doc__.split("\n")[0])
-    p.add_argument("--model", help="run directory, .keras file or model name (default: the bundled ResNet-20)")
-    p.add_argument("--weights", help="for a model name: imagenet or another published tag, a file, or random")
-    kind = p.add_mutually_exclusive_group()
-    for recipe in recipes.RECIPES.values():
-        kind.add_argument(
-            f"--{recipe.name}", dest="recipe", action="store_const", const=recipe.name, help=recipe.description
-        )
-    p.set_defaults(recipe="int8")
-    p.add_argument("--target", default=targets.DEFAULT, metavar="NAME", help=f"{', '.join(targets.TARGETS)}")
+    p = command.parser("tflite", __doc__, recipes.RECIPES, targets)
     p.add_argument("--io", metavar="DTYPE", help="of input and output: float32, int8, uint8 (default: the target's)")
-    p.add_argument("--calibration-data", metavar="DIR|NPZ", help="typical images that set the int8 ranges")
-    p.add_argument("--calibration-images", type=int, metavar="N", help="how many of them at most (default: 200)")
-    p.add_argument("--calibration-method", metavar="NAME", help=f"{', '.join(ranges.METHODS)} (default: mse)")
     p.add_argument("--calibration-sweep", action="store_true", help="show how many images are enough; write nothing")
-    p.add_argument("--eval-data", metavar="DIR|NPZ", help="other images, to verify the file with")
     p.add_argument(
         "--budget", type=float, metavar="POINTS", help="keep the fewest layers in float that hold the drop below this"
     )
-    p.add_argument("--max-drop", type=float, metavar="POINTS", help="largest accepted drop in accuracy (default: 1)")
-    p.add_argument("--labels", metavar="FILE", help="text file with one class name a line")
-    p.add_argument("--out", metavar="FILE", help="file to write (default: MODEL_RECIPE_TARGET.tflite)")
-    p.add_argument("--force", action="store_true", help="replace a foreign file; keep a file that fails --max-drop")
-    p.add_argument("--json", action="store_true", help="print the record as JSON instead of a table")
     return p
 
 
@@ -186,15 +148,14 @@ def main(arguments=None):
     args = parser().parse_args(arguments)
     from resnet_keras import cli
 
-    if args.model is None:
-        cli.say("no --model given: exporting the bundled ResNet-20, trained on Fashion-MNIST")
+    command.say_default(args)
     as_json, sweeping = vars(args).pop("json"), vars(args).pop("calibration_sweep")
     if sweeping:
         return _sweep(args, as_json)
     record, report, failure = export(**vars(args))
     if failure and not args.force:
         cli.say("nothing was written; --force keeps the file all the same")
-    cli.print_result(_rows(record, report), record, as_json)
+    cli.print_result(command.rows(record, report), record, as_json)
     return cli.gate(failure)
 
 
@@ -217,27 +178,6 @@ def _sweep(args, as_json):
     else:
         cli.print_table(sweep.HEADER, [step.cells() for step in steps])
     return cli.GOOD
-
-
-def _rows(record, report):
-    from export import verify
-
-    edges = ", ".join(
-        f"{edge['name']} {edge['dtype']} {edge['shape']}" for edge in record["inputs"] + record["outputs"]
-    )
-    rows = [
-        ("model", f"{record['model']} ({record['weights']} weights)"),
-        ("recipe", f"{record['recipe']} for {record['target']}"),
-        ("edges", edges),
-    ]
-    if calibration := record["calibration"]:
-        rows.append(("calibrated on", f"{calibration['images']} images of {calibration['origin']}"))
-    if record["kept"]:
-        rows.append(("kept in float", ", ".join(record["kept"])))
-    rows += verify.rows(report, record["recipe"])
-    if "file" in record:
-        rows += [("size", f"{record['size_bytes'] / 1024:,.0f} KiB"), ("file", record["file"])]
-    return rows
 
 
 if __name__ == "__main__":

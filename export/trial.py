@@ -19,11 +19,13 @@ from export import child, flatbuffer
 TIME_LIMIT_S = 600
 ARENA_BYTES = 64 * 2**20  # more than microcontrollers have
 SHOWN_VALUES = 10
+BATCH_TOLERANCE = 1e-5  # of a probability in float32, summed in another order
 # What has to be installed for a job: the module that is looked for, its package, and its name in a sentence.
 NEEDS = {
     "vela": ("ethosu", "ethos-u-vela", "Vela"),
     "tflite-micro": ("tflite_micro", "tflite-micro", "TFLite Micro"),
     "litert": ("ai_edge_litert", "ai-edge-litert", "LiteRT"),
+    "onnxruntime": ("onnxruntime", "onnxruntime", "ONNX Runtime"),
 }
 
 
@@ -31,8 +33,9 @@ def run(data, target, vela_options=(), time_limit_s=TIME_LIMIT_S):
     """Compiles the file, or runs it once on a ramp of pixel values.
 
     Args:
-        data: the bytes of a `.tflite` file.
-        target: a `targets.Target`; its `compiler` says what is run, LiteRT if it is None.
+        data: the bytes of a `.tflite` or `.onnx` file.
+        target: a `targets.Target` or an `onnx_targets.OnnxTarget`; its `compiler` says what is run, LiteRT if it is
+            None.
         vela_options: further arguments for Vela, such as `("--memory-mode", "Sram_Only")`.
         time_limit_s: after that many seconds the process is ended.
 
@@ -46,14 +49,14 @@ def run(data, target, vela_options=(), time_limit_s=TIME_LIMIT_S):
     job = target.compiler or "litert"
     version = _version(job)
     with tempfile.TemporaryDirectory() as directory:
-        path = pathlib.Path(directory, "model.tflite")
+        path = pathlib.Path(directory, "model.onnx" if job == "onnxruntime" else "model.tflite")
         path.write_bytes(data)
         if job == "vela":
             options = "--accelerator-config", target.name, "--show-cpu-operations", "--output-dir", directory
             done = _child(job, path, [*options, *vela_options], time_limit_s)
             facts, problems = _read_vela(done, pathlib.Path(directory))
         else:
-            done = _child(job, path, [], time_limit_s)
+            done = _child(job, path, [target.activations] if job == "onnxruntime" else [], time_limit_s)
             facts, problems = _read_json(done)
     return {"ran": version, **facts}, [flatbuffer.printable(f"{NEEDS[job][2]} {p}") for p in problems]
 
@@ -71,7 +74,8 @@ def _version(job):
     module, package, name = NEEDS[job]
     if importlib.util.find_spec(module) is None:
         where = " (on Linux and x86-64, for which alone there is one)" if job == "tflite-micro" else ""
-        raise ImportError(f"{name} is missing. Install it with: pip install 'resnet-keras[lint]'{where}.")
+        extra = "onnx" if job == "onnxruntime" else "lint"
+        raise ImportError(f"{name} is missing. Install it with: pip install 'resnet-keras[{extra}]'{where}.")
     return f"{package} {importlib.metadata.version(package)}"
 
 
@@ -185,6 +189,39 @@ def _litert(path):
     return {"output": _shown(interpreter.get_tensor(last["index"]))}
 
 
+def _onnxruntime(path, activations):
+    """Runs the file for one image, for three if it takes them, and looks at what the runtime has made of its graph."""
+    import collections
+
+    import numpy as np
+    import onnx
+    import onnxruntime
+
+    optimised = f"{path}.optimised"
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.log_severity_level = 1, 4
+    options.optimized_model_filepath = optimised
+    # Where int8 activations are right, on Arm, they are allowed by default; on x86-64 they are not.
+    options.add_session_config_entry("session.qdqisint8allowed", str(int(activations == "int8")))
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    (first,) = session.get_inputs()
+    sides, dtype = first.shape[1:], np.uint8 if first.type == "tensor(uint8)" else np.float32
+    results = []
+    for count in (1, 3) if not isinstance(first.shape[0], int) else (1,):
+        image = np.resize(np.arange(256), sides).astype(dtype)
+        (output,) = session.run(None, {first.name: np.stack([image] * count)})
+        results.append(output[-1])
+    if not np.allclose(results[0], results[-1], atol=BATCH_TOLERANCE):
+        raise ValueError("an image in a batch of three is answered otherwise than alone")
+    ops = collections.Counter(node.op_type for node in onnx.load(optimised).graph.node)
+    return {
+        "output": _shown(results[0]),
+        "batches": [1, 3][: len(results)],
+        "optimised_ops": dict(sorted(ops.items())),
+        "float_convolutions": ops["Conv"] + ops["FusedConv"],
+    }
+
+
 def _ramp(details):
     import numpy as np
 
@@ -201,7 +238,7 @@ def main(job, path, *options):
     if job == "vela":
         sys.argv = ["vela", path, *options]
         runpy.run_module("ethosu.vela", run_name="__main__")
-    print(json.dumps({"litert": _litert, "tflite-micro": _micro}[job](path)))
+    print(json.dumps({"litert": _litert, "tflite-micro": _micro, "onnxruntime": _onnxruntime}[job](path, *options)))
 
 
 if __name__ == "__main__":

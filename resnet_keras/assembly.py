@@ -47,6 +47,7 @@ class Plan:
                 version=(self.weights and self.weights.version) or "v1.5",
                 classes=self.classes,
                 input_shape=input_shape,
+                width_multiplier=self.recipe.width_multiplier,
                 zero_init_residual=self.recipe.zero_init_residual,
                 stochastic_depth=stochastic_depth,
             )

@@ -41,6 +41,8 @@ Args:
     stem: `"imagenet"` (7x7 of stride 2 and pooling) or `"small"` (3x3, for images of about 32 px). Default: the
         variant's own.
     shortcut: `"projection"` or `"identity"` where the shape changes. Default: the variant's own.
+    width_multiplier: factor on the channels of the stem and of every stage, a whole number (Zagoruyko and Komodakis,
+        arXiv:1605.07146, section 3; they leave the stem as it is).
     zero_init_residual: start every block as the identity.
     stochastic_depth: in training, the share of images that skip the branch of the last block; it rises linearly from 0
         for the first block (arXiv:1603.09382, equation 4).
@@ -92,11 +94,15 @@ def _constructor(title):
         include_preprocessing=True,
         stem=row.stem,
         shortcut=row.shortcut,
+        width_multiplier=1,
         zero_init_residual=False,
         stochastic_depth=0.0,
     ):
         if pooling not in (None, "avg", "max"):
             raise ValueError(f"Unknown pooling. Received: pooling={pooling!r}. Expected: None, 'avg' or 'max'.")
+        if not isinstance(width_multiplier, int) or width_multiplier < 1:
+            raise ValueError(f"width_multiplier must be a whole number from 1 up. Received: {width_multiplier!r}.")
+        widths = [width_multiplier * width for width in row.widths]
         image = _image(input_tensor, _checked_shape(row, stem, include_top, input_shape, input_channels))
         found, preprocess = None, Preprocess(crop_fraction=1.0)
         if weights is not None:
@@ -104,8 +110,10 @@ def _constructor(title):
             transfer.check_version(found, row, version)
             preprocess = transfer.normalisation(found, channels=image.shape[-1])
         x = _normalised(image, preprocess) if include_preprocessing else image
-        x = layers.Stem(row.widths[0], kind=stem, name="stem")(x)
-        x = _stages(row, x, version, stochastic_depth, shortcut=shortcut, zero_init_residual=zero_init_residual)
+        x = layers.Stem(widths[0], kind=stem, name="stem")(x)
+        x = _stages(
+            row, widths, x, version, stochastic_depth, shortcut=shortcut, zero_init_residual=zero_init_residual
+        )
         x = _top(x, classes, classifier_activation) if include_top else _features(x, pooling)
         if found is not None:
             transfer.fill(keras.Model(image, x, name=name), found)
@@ -157,12 +165,12 @@ def _normalised(image, preprocess):
     return PixelNormalization(preprocess, name="preprocessing")(image)
 
 
-def _stages(row, x, version, stochastic_depth, **arguments):
+def _stages(row, widths, x, version, stochastic_depth, **arguments):
     block_class = layers.BasicBlock
     drop_rates = iter(np.linspace(0, stochastic_depth, sum(row.depths)).tolist())
     if row.block == "bottleneck":
         block_class, arguments = layers.Bottleneck, {**arguments, "version": version}
-    for stage, (depth, width) in enumerate(zip(row.depths, row.widths, strict=True), 1):
+    for stage, (depth, width) in enumerate(zip(row.depths, widths, strict=True), 1):
         for block in range(1, depth + 1):
             stride = 2 if stage > 1 and block == 1 else 1
             x = block_class(width, stride, drop_rate=next(drop_rates), name=f"stage{stage}_block{block}", **arguments)(

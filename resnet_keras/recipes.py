@@ -42,6 +42,7 @@ class Recipe:
     """
 
     model: str = "resnet50"
+    width_multiplier: int = 1
     data: str | None = None
     weights: str | None = None
     freeze_stages: int = 0
@@ -73,7 +74,7 @@ class Recipe:
     zero_init_residual: bool = False
 
     def __post_init__(self):
-        for name in ("epochs", "batch_size", "repeats"):
+        for name in ("width_multiplier", "epochs", "batch_size", "repeats"):
             self._check(name, getattr(self, name) >= 1, "at least 1")
         for name in (
             *("freeze_stages", "peak_learning_rate", "weight_decay", "warmup_steps", "size", "eval_size"),

@@ -1,0 +1,173 @@
+"""Exports a ResNet to an `.onnx` file and proves it in ONNX Runtime before it takes its name.
+
+python -m export.onnx --int8 --target ort-x86
+"""
+
+import sys
+
+if __name__ == "__main__" and not __package__:  # run by its path, this file would be what `import onnx` finds
+    print("error: export/onnx.py cannot be run by its path. Run: python -m export.onnx", file=sys.stderr)
+    sys.exit(2)
+
+import dataclasses
+import json
+import pathlib
+import tempfile
+
+from export import artifact, command, onnx_targets, ranges, recipes
+
+FORMATS = {name: recipes.RECIPES[name] for name in onnx_targets.RECIPES}
+PROOF_IMAGES = 8
+ACCURACY = "images", "origin", "top1_percent", "float_top1_percent", "agreement_percent"
+
+
+def export(
+    model=None,
+    weights=None,
+    *,
+    recipe="int8",
+    target=onnx_targets.DEFAULT,
+    calibration_data=None,
+    calibration_images=None,
+    calibration_method=None,
+    eval_data=None,
+    labels=None,
+    max_drop=None,
+    out=None,
+    force=False,
+):
+    """Converts a model, runs the file beside the float model, and writes it with its record.
+
+    Args:
+        model: a run directory, a `.keras` file, a model's name, or None for the bundled model.
+        weights: for a name, a published tag, a file of weights, or `"random"`.
+        recipe: `"float32"`, `"float16"`, `"int8"` or, for 16-bit activations, `"int16x8"`.
+        target: a name in `onnx_targets.TARGETS`: what will run the file.
+        calibration_data, calibration_images, calibration_method, eval_data, labels, max_drop, force: see
+            `tflite.export`. The ranges are those of the `.tflite` file, tensor by tensor.
+        out: path of the file; default: `MODEL_RECIPE.onnx` in the current directory, with the target's name before the
+            suffix unless it is the default.
+
+    Returns:
+        `(record, report, failure)`, see `tflite.export`.
+
+    Raises:
+        ValueError, OSError: something about the input or the output path; nothing is written.
+        ImportError: a package is missing.
+    """
+    from export import calibration, lint, onnx_graph, verify
+    from export import source as sources
+    from resnet_keras import cli
+
+    chosen, consumer = recipes.get(recipe), onnx_targets.get(target)
+    consumer.check(chosen)
+    method = calibration_method or chosen.method
+    ranges.check(calibration_method)
+    onnx_graph.require()
+    if out is not None:
+        _claim(out, force)
+    source = sources.load(model, weights, labels)
+    if out is None:
+        out = f"{source.name}_{recipe}{'' if target == onnx_targets.DEFAULT else f'_{target}'}.onnx"
+        _claim(out, force)
+    calibrated, evaluation = calibration.gather(
+        source, calibration_data, eval_data, chosen.integer_only, cli.say, calibration_images
+    )
+    base = onnx_graph.build(source, consumer, consumer.opset(chosen))
+    base_data = _packed(base)
+    network, made = _quantized(base, source, chosen, consumer, calibrated, method)
+    with artifact.Draft(out, _packed(network)) as draft, tempfile.TemporaryDirectory() as directory:
+        twin = pathlib.Path(directory, "float32.onnx")
+        twin.write_bytes(base_data)
+        report = verify.verify(draft.path, source, evaluation, twin if chosen.integer_only else None)
+        failure = None if source.weights == "random" else report.failure(max_drop)
+        measured = {**evaluation.record(), **dataclasses.asdict(report)}
+        record = {**command.record(draft.path, source, chosen, consumer), **made, "measured": measured}
+        if failure is None or force:
+            _add_metadata(draft, network, source, record, evaluation.images[:PROOF_IMAGES])
+            found = lint.lint(draft.path, target)
+            failure = failure or found.failure()
+        if failure is None or force:
+            record = draft.publish({**record, "lint": {"problems": found.problems, **found.facts}})
+    return record, report, failure
+
+
+def _claim(out, force):
+    if pathlib.Path(out).suffix.lower() != ".onnx":
+        raise ValueError(f"--out must end in .onnx, by which the file is known. Received: {out}.")
+    artifact.claim(out, force)
+
+
+def _quantized(network, source, recipe, target, calibrated, method):
+    """The network of the recipe, and what the record says of how it came about."""
+    from export import conversion, onnx_graph, qdq
+    from export.calibration import SEED
+
+    if recipe.name == "float16":
+        network = onnx_graph.halve(network)
+    if not recipe.integer_only:
+        return network, {"calibration": None, "kept": []}
+    form = conversion.form(source, recipe.name)
+    limits = conversion.observed(conversion.float_file(source, form), source, calibrated, method)
+    calibration = {**calibrated.record(), "seed": SEED, "method": method, "ranges": limits}
+    return qdq.quantize(network, limits, target, recipe), {"calibration": calibration, "kept": []}
+
+
+def _packed(network):
+    return network.SerializeToString(deterministic=True)
+
+
+def _add_metadata(draft, network, source, record, images):
+    """Puts labels, preprocessing and what was measured into `metadata_props`, and shows that nothing else has changed.
+
+    The file that is published is therefore not the one that was verified: both must agree to the bit on a few images.
+    """
+    import numpy as np
+    import onnx
+
+    from export import description
+    from export.runtime import Runner
+
+    verified = Runner(draft.path).predict(images)
+    texts = description.of(record, source.data_name)
+    measured, calibration = record["measured"], record["calibration"]
+    network.doc_string = texts["description"]
+    entries = {
+        **{key: texts[key] for key in ("name", "description", "version", "author", "licence")},
+        "labels": json.dumps(texts["labels"], ensure_ascii=False),
+        "preprocess": json.dumps(record["preprocess"]),
+        "recipe": record["recipe"],
+        "target": record["target"],
+        "accuracy": json.dumps(
+            {key: measured[key] for key in ("images", "origin", "top1_percent", "float_top1_percent")}
+        ),
+        "calibration_sha256": calibration and calibration["sha256"],
+    }
+    onnx.helper.set_model_props(network, {key: value for key, value in entries.items() if value is not None})
+    draft.amend(_packed(network))
+    if not np.array_equal(verified, Runner(draft.path).predict(images), equal_nan=True):
+        raise ValueError("The file computes something else with its metadata than without.")
+
+
+def parser():
+    """The command line; importing nothing heavy keeps `--help` instant."""
+    return command.parser("onnx", __doc__, FORMATS, onnx_targets)
+
+
+def main(arguments=None):
+    args = parser().parse_args(arguments)
+    from resnet_keras import cli
+
+    command.say_default(args)
+    as_json = vars(args).pop("json")
+    record, report, failure = export(**vars(args))
+    if failure and not args.force:
+        cli.say("nothing was written; --force keeps the file all the same")
+    cli.print_result(command.rows(record, report), record, as_json)
+    return cli.gate(failure)
+
+
+if __name__ == "__main__":
+    from resnet_keras import cli
+
+    cli.run(main)
