@@ -13,8 +13,8 @@ demo: $(READY) ## train, quantize, verify and time a small ResNet, offline, in a
 test: $(READY) ## run the tests, two files at a time
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
-slow: $(READY) ## run the longer proofs, some against PyTorch
-	$(BIN)/python -m pip install --quiet 'torch>=2.4'
+slow: $(READY) ## run the longer proofs, some against PyTorch and OpenVINO
+	$(BIN)/python -m pip install --quiet 'torch>=2.4' 'openvino>=2026.1'
 	$(BIN)/python -m pytest -m slow
 
 bench: $(READY) ## measure training throughput, the input pipeline, export and inference

@@ -127,7 +127,8 @@ class _Graph:
         for node in self.nodes:
             for name in node.output:
                 users = {user.op_type for user in self.users[name]}
-                if node.op_type not in PAIR and name not in edges and users - {"QuantizeLinear", "Relu"}:
+                moved = node.op_type == "Transpose" and node.input[0] in edges
+                if node.op_type not in PAIR and not moved and name not in edges and users - {"QuantizeLinear", "Relu"}:
                     yield name
 
     def per_channel(self):

@@ -111,9 +111,7 @@ def _constructor(title):
             preprocess = transfer.normalisation(found, channels=image.shape[-1])
         x = _normalised(image, preprocess) if include_preprocessing else image
         x = layers.Stem(widths[0], kind=stem, name="stem")(x)
-        x = _stages(
-            row, widths, x, version, stochastic_depth, shortcut=shortcut, zero_init_residual=zero_init_residual
-        )
+        x = _stages(row, widths, x, version, stochastic_depth, shortcut=shortcut, zero_init_residual=zero_init_residual)
         x = _top(x, classes, classifier_activation) if include_top else _features(x, pooling)
         if found is not None:
             transfer.fill(keras.Model(image, x, name=name), found)
