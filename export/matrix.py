@@ -4,6 +4,7 @@ python -m export.matrix --model runs/mine --html matrix.html
 """
 
 import argparse
+import concurrent.futures
 import contextlib
 import dataclasses
 import math
@@ -16,6 +17,7 @@ from export import artifact, onnx_targets, targets
 # A file alone keeps one core busy for most of the time; each process more takes as much memory as TensorFlow does.
 MOST_PROCESSES = 2
 SECONDS = 10.0
+SLOWEST = "int16x8"  # by far, in LiteRT: begun first, it is not waited for at the end
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,17 +34,20 @@ class File:
 
 
 FILES = (
-    File("tflite", "int16x8", "app"),  # the slowest by far: begun first, it is not waited for at the end
     File("tflite", "float32", "app"),
     File("tflite", "float16", "app"),
     File("tflite", "dynamic", "app"),
-    # Files for web and mediapipe are those for app, byte for byte; so are those of one Ethos-U series.
+    # Files for web and mediapipe are made as those for app, and those of one Ethos-U series alike.
     File("tflite", "int8", "app"),
     File("tflite", "int8", "edgetpu"),
     File("tflite", "int8", "micro"),
     File("tflite", "int8", "vivante"),
     File("tflite", "int8", "ethos-u55-128"),
-    *(File("onnx", recipe, name) for recipe in ("float32", "float16", "int8") for name in onnx_targets.TARGETS),
+    File("tflite", SLOWEST, "app"),
+    # Float files differ in layout and batch alone: for tensorrt and openvino they are made as for ort-x86.
+    *(File("onnx", recipe, name) for recipe in ("float32", "float16") for name in ("ort-x86", "ort-arm", "qnn")),
+    *(File("onnx", "int8", name) for name in onnx_targets.TARGETS),
+    File("onnx", SLOWEST, "qnn"),
 )
 # What each file is held against. One member stands for its Ethos-U series: the rules are the same for all of them.
 CHECKED = {
@@ -140,11 +145,14 @@ def build(options, out=None, seconds=SECONDS, files=None):
     with contextlib.ExitStack() as stack:
         directory = pathlib.Path(out or stack.enter_context(tempfile.TemporaryDirectory()))
         pool = stack.enter_context(_processes(len(files)))
-        name, weights, said = pool.submit(_check, options).result()
+        try:
+            name, weights, said = pool.submit(_check, options).result()
+        except concurrent.futures.BrokenExecutor as error:
+            raise ValueError("The process that loads the model was ended by the system.") from error
         paths = [directory / f"{name}_{file.recipe}_{file.target}.{file.format}" for file in files]
         for path in paths:
             artifact.claim(path)  # the exports replace what they find
-        rows = _rows(pool, files, paths, options, set(said))
+        rows = _rows(pool, files, paths, options, said)
         if all(row.missing for row in rows):
             raise ImportError(rows[0].missing)
         rows, timed = _timed(rows, paths, seconds)
@@ -155,7 +163,6 @@ def build(options, out=None, seconds=SECONDS, files=None):
 
 
 def _processes(count):
-    import concurrent.futures
     import multiprocessing
 
     return concurrent.futures.ProcessPoolExecutor(
@@ -166,14 +173,12 @@ def _processes(count):
 
 
 def _rows(pool, files, paths, options, said):
-    """A `Row` a file. What exports say, each would say again: it is told once."""
-    import concurrent.futures
-
+    """A `Row` a file. What is `said` of the model, each export would say again: it is told once."""
     from resnet_keras import cli
 
-    for line in said:
-        cli.say(line)
-    jobs = {pool.submit(make, files[k], paths[k], options): k for k in range(len(files))}
+    told = dict.fromkeys(said)
+    order = sorted(range(len(files)), key=lambda k: files[k].recipe != SLOWEST)
+    jobs = {pool.submit(make, files[k], paths[k], options): k for k in order}
     rows = {}
     try:
         with cli.bar("exporting", len(files), "files") as advance:
@@ -181,14 +186,16 @@ def _rows(pool, files, paths, options, said):
                 file = files[jobs[job]]
                 try:
                     rows[jobs[job]], lines = job.result()
-                except concurrent.futures.process.BrokenProcessPool:
+                except concurrent.futures.BrokenExecutor:
                     lines, failure = [], "The process that made it, or one beside it, was ended by the system."
                     rows[jobs[job]] = Row(**vars(file), failure=failure)
                 advance(1, file.label)
-                said.update(lines)
+                told.update(dict.fromkeys(lines))
     except BaseException:  # such as an interrupt: nobody waits for the files that were not begun
         pool.shutdown(wait=False, cancel_futures=True)
         raise
+    for line in told:
+        cli.say(line)
     return [rows[k] for k in range(len(files))]
 
 
@@ -230,12 +237,10 @@ def _end_when_interrupted():
 def _check(options):
     """`(name, origin of the weights, lines)` of the model; what is wrong with all files is found before the first."""
     from export import calibration, source
-    from resnet_keras import cli
 
     said = []
     loaded = source.load(options.get("model"), options.get("weights"), options.get("labels"))
     calibration.gather(loaded, options.get("calibration_data"), options.get("eval_data"), say=said.append)
-    cli.import_keras()
     return loaded.name, loaded.weights, said
 
 

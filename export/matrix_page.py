@@ -3,6 +3,7 @@
 import html
 import os
 import pathlib
+import statistics
 
 from export import matrix
 from export.page_style import STYLE
@@ -12,6 +13,7 @@ OWN_STYLE = """
 main { max-width: 1320px; }
 caption { text-align: left; color: var(--soft); font-size: 13px; padding: 6px 10px; }
 td.bar { width: 10%; min-width: 70px; }
+tr.worst th { background: var(--badbg); }
 tbody th { color: var(--ink); white-space: nowrap; }
 thead th { vertical-align: bottom; }
 .yes { color: var(--good); }
@@ -19,6 +21,7 @@ thead th { vertical-align: bottom; }
 .unknown { color: var(--soft); font-style: italic; }
 li { max-width: 100ch; overflow-wrap: anywhere; }
 """
+FULL_TIMES = 4  # the median: one file that is a hundred times slower would leave no bar of the others
 VERDICTS = {True: ("yes", "takes it"), False: ("no", "no"), None: ("unknown", "not installed")}
 
 
@@ -32,7 +35,7 @@ def write(path, found):
     path = pathlib.Path(path)
     title = html.escape(f"{found.model}: every recipe and format")
     formats = dict.fromkeys(row.format for row in found.rows)
-    parts = [_head(found, title), _figures(found.rows)]
+    parts = [_head(found, title), _figures(found)]
     parts += [_targets(name, [row for row in found.rows if row.format == name]) for name in formats]
     beside = path.with_name(f".{path.name}.{os.getpid()}.partial")
     beside.write_text(
@@ -62,16 +65,16 @@ def _head(found, title):
 
 
 def _table(caption, header, rows):
-    """A table from plain headings and rows that are HTML already."""
-    cells = "".join(f'<th scope="col" class="{kind}">{html.escape(text)}</th>' for text, kind in header)
+    """A table from `(heading, attributes)` and rows that are HTML already."""
+    cells = "".join(f'<th scope="col"{attributes}>{html.escape(text)}</th>' for text, attributes in header)
     return (
         f'<div class="wide"><table><caption>{html.escape(caption)}</caption><thead><tr>{cells}</tr></thead>'
         f"<tbody>{''.join(rows)}</tbody></table></div>"
     )
 
 
-def _bar(figure, most):
-    width = 100 * figure / most if figure is not None and most else 0.0
+def _bar(figure, full):
+    width = 100 * min(figure / full, 1.0) if figure is not None and full else 0.0
     return (
         '<td class="bar"><svg viewBox="0 0 100 12" preserveAspectRatio="none" aria-hidden="true">'
         f'<rect width="{width:.2f}" height="12"/></svg></td>'
@@ -82,24 +85,28 @@ def _number(text):
     return f'<td class="number">{html.escape(text)}</td>'
 
 
-def _figures(rows):
-    largest = max((row.size_bytes or 0 for row in rows), default=0)
-    slowest = max((row.p50_ms or 0.0 for row in rows), default=0.0)
-    header = [("file", ""), *((name, "number") for name in ("top-1", "same answer", "drop, 95 %", "size")), ("", "")]
-    header += [("p50", "number"), ("", ""), ("gate", "")]
+def _figures(found):
+    largest = max((row.size_bytes or 0 for row in found.rows), default=0)
+    times = [row.p50_ms for row in found.rows if row.p50_ms is not None]
+    full_ms = min(max(times), FULL_TIMES * statistics.median(times)) if times else 0.0
+    header = [("file", ""), *((name, ' class="number"') for name in ("top-1", "same answer", "drop, 95 %"))]
+    header += [*((name, ' colspan="2"') for name in ("size", "p50")), ("gate", "")]
     shown = []
-    for row in rows:
+    for row in found.rows:
         *_, size, p50, gate, _ = matrix.table([row])[1][0]
         shown.append(
-            f'<tr{"" if row.gate == "passed" else " class=worst"}><th scope="row">{html.escape(row.label)}</th>'
+            f'<tr{" class=worst" if row.failure else ""}><th scope="row">{html.escape(row.label)}</th>'
             + "".join(map(_number, (matrix.percent(row.top1_percent), matrix.percent(row.agreement_percent))))
             + "".join(map(_number, (matrix.drop(row), size)))
             + _bar(row.size_bytes, largest)
             + _number(p50)
-            + _bar(row.p50_ms, slowest)
+            + _bar(row.p50_ms, full_ms)
             + f"<td>{gate}</td></tr>"
         )
-    return "<h2>Figures</h2>" + _table("Time of one image on this machine, all files in turn", header, shown)
+    caption = "Drop in points of top-1 with its 95 % interval; p50 is the median time of one image"
+    if times:
+        caption += f" on {found.timed}; its bar is full from {full_ms:.2f} ms on"
+    return "<h2>Figures</h2>" + _table(caption, header, shown)
 
 
 def _targets(name, rows):
@@ -116,8 +123,8 @@ def _targets(name, rows):
                 reasons.setdefault((target, verdict.reason), []).append(f"{row.recipe} for {row.target}")
         shown.append(f'<tr><th scope="row">{html.escape(f"{row.recipe} for {row.target}")}</th>{cells}</tr>')
     listed = "".join(
-        f"<li><b>{html.escape(target)}</b>: {html.escape(reason)} <span class=soft>({html.escape(', '.join(who))})</span>"
-        "</li>"
+        f"<li><b>{html.escape(target)}</b>: {html.escape(reason)} "
+        f'<span class="soft">({html.escape(", ".join(who))})</span></li>'
         for (target, reason), who in reasons.items()
     )
     caption = f"Which target takes which .{name} file"

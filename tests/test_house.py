@@ -9,10 +9,13 @@ import pytest
 
 ROOT = pathlib.Path(__file__).parent.parent
 MAY_IMPORT_RESNET_KERAS = {"calibration.py", "compress.py", "source.py", "verify.py"}
-LIGHT = "runtime", "backends", "artifact", "recipes", "targets", "bench", "footprint", "lint", "metadata"
+LIGHT = (
+    *("runtime", "backends", "artifact", "recipes", "targets", "onnx_targets", "bench", "footprint", "lint"),
+    *("metadata", "matrix"),
+)
 COMMANDS = [
     *(f"resnet_keras.{name}" for name in ("train", "recipes", "evaluate", "tfrecord", "weights")),
-    *(f"export.{name}" for name in ("tflite", "verify", "bench", "doctor", "lint")),
+    *(f"export.{name}" for name in ("tflite", "onnx", "verify", "bench", "doctor", "lint", "matrix")),
 ]
 
 

@@ -45,6 +45,18 @@ def test_list_models_is_the_table():
         resnet_keras.build("resnet19")
 
 
+def test_a_wider_network():
+    """All channels but those of image and classes; so the kernels of the blocks grow with the square."""
+    plain, wide = (resnet_keras.ResNet20(width_multiplier=factor) for factor in (1, 3))
+    block = "stage2_block2"
+    assert wide.get_layer(block).output.shape[-1] == 3 * plain.get_layer(block).output.shape[-1] == 96
+    sizes = [sum(np.prod(w.shape) for w in m.get_layer(block).weights if "kernel" in w.path) for m in (plain, wide)]
+    assert sizes[1] == 9 * sizes[0]
+    for factor in (0, 1.5, "2"):
+        with pytest.raises(ValueError, match="width_multiplier"):
+            resnet_keras.ResNet20(width_multiplier=factor)
+
+
 def test_depth_counts_the_weighted_layers():
     for name in resnet_keras.list_models():
         layers = graph.leaves(resnet_keras.build(name))
