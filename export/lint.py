@@ -76,6 +76,8 @@ def lint(path, target_name=targets.DEFAULT, vela_options=(), time_limit_s=trial.
         ImportError: LiteRT or the target's compiler is not installed.
     """
     if pathlib.Path(path).suffix.lower() == ".onnx":
+        if vela_options:
+            raise ValueError(f"A system configuration and a memory mode are Vela's, which reads no ONNX: {path}.")
         return onnx_lint.lint(path, target_name, time_limit_s)
     target = targets.get(target_name)
     if vela_options and target.compiler != "vela":

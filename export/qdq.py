@@ -7,8 +7,9 @@ output channel, activations with one scale and one zero point, biases in steps o
 
 import numpy as np
 
+from export.onnx_graph import WEIGHTED
+
 SAME_SCALE = {"MaxPool", "Pad", "Flatten", "Transpose"}  # these move values and make no new ones
-WEIGHTED = {"Conv", "Gemm"}
 WEIGHT_LIMIT = 127
 
 
@@ -57,7 +58,8 @@ class _Quantizer:
             node.input[:] = [self._read(name, node, place) for place, name in enumerate(node.input)]
             (result,) = node.output
             if node.op_type == "Relu" and result in chosen and self._clips(result):
-                self.nodes[-1].output[0] = result
+                maker = next(made for made in reversed(self.nodes) if node.input[0] in made.output)
+                maker.output[0] = result
             else:
                 self.nodes.append(node)
             if result == answer.name and result in chosen:

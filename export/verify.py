@@ -78,9 +78,29 @@ def examine(path, source, evaluation, twin=None, recorded=None):
 
 
 def _read(path):
-    if pathlib.Path(path).suffix == ".onnx":
+    if _is_onnx(path):
+        if not pathlib.Path(path).is_file():
+            raise ValueError(f"There is no file {path}.")
         return pathlib.Path(path).read_bytes(), None
     return flatbuffer.read(path)
+
+
+def _is_onnx(path):
+    return pathlib.Path(path).suffix.lower() == ".onnx"
+
+
+def _twin(path, model, directory):
+    """A float32 file of the same network and format in `directory`."""
+    from export import conversion, onnx_graph, onnx_targets
+
+    if _is_onnx(path):
+        onnx_graph.require()
+        twin, target = pathlib.Path(directory, "float32.onnx"), onnx_targets.get(onnx_targets.DEFAULT)
+        twin.write_bytes(onnx_graph.build(model, target, onnx_targets.OPSET).SerializeToString())
+    else:
+        twin = pathlib.Path(directory, "float32.tflite")
+        twin.write_bytes(conversion.convert(model, "float32"))
+    return twin
 
 
 def _check(path, model, source):
@@ -158,7 +178,7 @@ def _as_recorded(source, preprocess):
 
 def parser():
     p = argparse.ArgumentParser(prog="python -m export.verify", description=__doc__.split("\n")[0])
-    p.add_argument("file", help="an exported .tflite file")
+    p.add_argument("file", help="an exported .tflite or .onnx file")
     p.add_argument("--model", help="run directory, .keras file or model name (default: the bundled model)")
     p.add_argument("--weights", help="for a model name: imagenet or another published tag, or a file")
     p.add_argument("--data", help="folder of images or .npz file (default: the model's own test images)")
@@ -171,7 +191,7 @@ def parser():
 
 def main(arguments=None):
     args = parser().parse_args(arguments)
-    from export import calibration, conversion, page, source
+    from export import calibration, page, source
 
     if args.html is not None:
         page.claim(args.html)
@@ -182,8 +202,7 @@ def main(arguments=None):
     other = _as_recorded(model, claims.read(args.file, data, contents).preprocess)
     recorded = None if other is None else gather(other)[1].images
     with tempfile.TemporaryDirectory() as directory:
-        twin = pathlib.Path(directory, "float32.tflite")
-        twin.write_bytes(conversion.convert(model, "float32"))
+        twin = _twin(args.file, model, directory)
         report, evidence = examine(args.file, model, evaluation, twin, recorded)
     failure = report.failure(args.max_drop)
     if args.html is not None:

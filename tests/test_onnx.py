@@ -27,6 +27,7 @@ from export import (
     recipes,
     runtime,
     source,
+    verify,
 )
 from export import onnx as onnx_export
 from resnet_keras import cli, data, models
@@ -350,6 +351,24 @@ class TestLint:
         path.write_bytes(content)
         with pytest.raises(ValueError, match=r"not a valid \.onnx file"):
             onnx_lint.read(path)
+
+
+def test_verify_splits_the_difference_by_a_float_file_of_the_same_format(quantized, capsys):
+    assert verify.main([str(quantized["ort-x86"]), "--json"]) == cli.GOOD
+    report = json.loads(capsys.readouterr().out)
+    assert report["agreement_percent"] > 99.5
+    assert report["split"] is not None
+
+
+def test_a_spoilt_file_fails_its_verification(quantized, tmp_path, capsys):
+    model = onnx.load(quantized["ort-x86"])
+    for tensor in model.graph.initializer:
+        if tensor.name == "stage2_block2_conv1/kernel/integer":
+            tensor.CopyFrom(numpy_helper.from_array(np.zeros_like(numpy_helper.to_array(tensor)), tensor.name))
+    path = tmp_path / "spoilt.onnx"
+    path.write_bytes(model.SerializeToString())
+    assert verify.main([str(path), "--max-drop", "0.5"]) == cli.GATE_FAILED
+    assert "drops" in capsys.readouterr().err
 
 
 def test_doctor_takes_the_file(quantized, bundled, tmp_path):
