@@ -14,7 +14,12 @@ OPEN = -1  # a side that the file leaves to whoever runs it
 
 def of(path):
     """The class that runs the file: ONNX files are known by the end of their name."""
-    return OnnxRuntime if pathlib.Path(path).suffix.lower() == ".onnx" else LiteRT
+    return OnnxRuntime if is_onnx(path) else LiteRT
+
+
+def is_onnx(path):
+    """Whether a path names an ONNX file."""
+    return pathlib.Path(path).suffix.lower() == ".onnx"
 
 
 class LiteRT:

@@ -9,7 +9,7 @@ import dataclasses
 import math
 import pathlib
 
-from export import artifact, flatbuffer, onnx_lint, onnx_targets, rules, targets, trial
+from export import artifact, backends, flatbuffer, onnx_lint, onnx_targets, rules, targets, trial
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,7 +75,7 @@ def lint(path, target_name=targets.DEFAULT, vela_options=(), time_limit_s=trial.
         ValueError: the target is unknown, or the file is missing, damaged or no `.tflite` file.
         ImportError: LiteRT or the target's compiler is not installed.
     """
-    if pathlib.Path(path).suffix.lower() == ".onnx":
+    if backends.is_onnx(path):
         if vela_options:
             raise ValueError(f"A system configuration and a memory mode are Vela's, which reads no ONNX: {path}.")
         return onnx_lint.lint(path, target_name, time_limit_s)
@@ -165,8 +165,8 @@ def main(arguments=None):
 
     chosen = (("--system-config", args.system_config), ("--memory-mode", args.memory_mode))
     options = [part for option, value in chosen if value is not None for part in (option, value)]
-    is_onnx = pathlib.Path(args.file).suffix.lower() == ".onnx"
-    found = lint(args.file, args.target or (onnx_targets if is_onnx else targets).DEFAULT, options)
+    known = onnx_targets if backends.is_onnx(args.file) else targets
+    found = lint(args.file, args.target or known.DEFAULT, options)
     cli.print_result(found.rows(), found.to_dict(), args.json)
     return cli.gate(found.failure())
 

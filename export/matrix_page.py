@@ -1,12 +1,9 @@
 """A `matrix.Matrix` as one HTML page that needs no other file, no script and no network."""
 
 import html
-import os
-import pathlib
 import statistics
 
-from export import matrix
-from export.page_style import STYLE
+from export import matrix, page
 
 # Wider than a report, which has pictures; the word of a verdict says what its colour does.
 OWN_STYLE = """
@@ -32,21 +29,11 @@ def write(path, found):
         path: the HTML file.
         found: a `matrix.Matrix`.
     """
-    path = pathlib.Path(path)
     title = html.escape(f"{found.model}: every recipe and format")
     formats = dict.fromkeys(row.format for row in found.rows)
     parts = [_head(found, title), _figures(found)]
     parts += [_targets(name, [row for row in found.rows if row.format == name]) for name in formats]
-    beside = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    beside.write_text(
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{title}</title><style>{STYLE}{OWN_STYLE}</style></head>\n<body><main>\n"
-        + "\n".join(parts)
-        + "\n</main></body></html>\n",
-        encoding="utf-8",
-    )
-    os.replace(beside, path)
+    page.publish(path, title, parts, OWN_STYLE)
 
 
 def _head(found, title):
@@ -74,11 +61,8 @@ def _table(caption, header, rows):
 
 
 def _bar(figure, full):
-    width = 100 * min(figure / full, 1.0) if figure is not None and full else 0.0
-    return (
-        '<td class="bar"><svg viewBox="0 0 100 12" preserveAspectRatio="none" aria-hidden="true">'
-        f'<rect width="{width:.2f}" height="12"/></svg></td>'
-    )
+    share = figure / full if figure is not None and full else 0.0
+    return f'<td class="bar">{page.drawn_bar(share)}</td>'
 
 
 def _number(text):

@@ -14,7 +14,7 @@ import json
 import pathlib
 import tempfile
 
-from export import artifact, command, onnx_targets, ranges, recipes
+from export import artifact, backends, command, onnx_targets, ranges, recipes
 
 FORMATS = {name: recipes.RECIPES[name] for name in onnx_targets.RECIPES}
 PROOF_IMAGES = 8
@@ -93,7 +93,7 @@ def export(
 
 
 def _claim(out, force):
-    if pathlib.Path(out).suffix.lower() != ".onnx":
+    if not backends.is_onnx(out):
         raise ValueError(f"--out must end in .onnx, by which the file is known. Received: {out}.")
     artifact.claim(out, force)
 

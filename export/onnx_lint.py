@@ -232,5 +232,5 @@ def _opset(graph, target):
 def _left_in_float(graph, target, facts):
     """Convolutions that ONNX Runtime computes in float although the file is quantized."""
     left = facts.get("float_convolutions", 0)
-    if target.is_compiler and graph.is_quantized and left:
+    if target.runs_here and graph.is_quantized and left:
         yield f"ONNX Runtime computes {left} of the convolutions in float."

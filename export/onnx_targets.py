@@ -1,7 +1,7 @@
 """What each consumer of `.onnx` files accepts: one frozen row per target. Imports nothing heavy."""
 
 import dataclasses
-import difflib
+import typing
 
 RECIPES = ("float32", "float16", "int8", "int16x8")
 OPSET = 17  # the newest in which tf2onnx leaves no transposition in a network of channels first
@@ -17,8 +17,8 @@ class OnnxTarget:
     any number of images. `quantizes_edges` begins and ends with quantized numbers, so that nothing at all is computed
     in float. `fuses_residual` puts no quantization between a convolution and the sum behind it, which the consumer
     computes as one. `quantizes_bias` stores biases as int32. `per_channel` says which weights have a scale for each
-    output channel, as in `targets.Target`. `int16x8` allows activations of 16 bits. `compiler` is what `lint` runs,
-    `is_compiler` says that it is the consumer itself.
+    output channel, as in `targets.Target`. `int16x8` allows activations of 16 bits. `runs_here` says
+    that the consumer is what `lint` runs, so that what it makes of the graph counts.
     """
 
     name: str
@@ -32,8 +32,8 @@ class OnnxTarget:
     quantizes_bias: bool = True
     per_channel: str = "everywhere"
     int16x8: bool = False
-    compiler: str = "onnxruntime"
-    is_compiler: bool = False
+    compiler: typing.ClassVar[str] = "onnxruntime"  # what `lint` runs, whoever consumes the file
+    runs_here: bool = False
 
     def check(self, recipe):
         """Refuses a recipe that has no meaning here.
@@ -59,8 +59,8 @@ TARGETS = {
     row.name: row
     for row in (
         # int8 activations run several times slower there; without VNNI sums of uint8 times int8 may saturate.
-        OnnxTarget("ort-x86", "ONNX Runtime on x86-64 processors, best with VNNI", is_compiler=True),
-        OnnxTarget("ort-arm", "ONNX Runtime on Arm processors", activations="int8", layout="NHWC", is_compiler=True),
+        OnnxTarget("ort-x86", "ONNX Runtime on x86-64 processors, best with VNNI", runs_here=True),
+        OnnxTarget("ort-arm", "ONNX Runtime on Arm processors", activations="int8", layout="NHWC", runs_here=True),
         OnnxTarget(
             "tensorrt",
             "NVIDIA TensorRT",
@@ -90,8 +90,6 @@ def get(name):
     Raises:
         ValueError: there is none.
     """
-    if name not in TARGETS:
-        near = difflib.get_close_matches(name, TARGETS, n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"Unknown target. Received: {name!r}.{hint} Expected one of: {', '.join(TARGETS)}.")
-    return TARGETS[name]
+    from resnet_keras import cli
+
+    return cli.looked_up(TARGETS, name, "target")

@@ -52,12 +52,25 @@ def write(path, report, evidence, labels, name, failure, origin):
         _flips(evidence, labels),
     ]
     title = html.escape(f"{'failed' if failure else 'verified'}: {name}")
-    beside = _beside(pathlib.Path(path))
+    publish(path, title, filter(None, parts))
+
+
+def publish(path, title, parts, more_style=""):
+    """Writes parts of HTML as a page, beside its place first.
+
+    Args:
+        path: the HTML file.
+        title: HTML already, as are the parts.
+        parts: strings.
+        more_style: CSS besides `page_style.STYLE`.
+    """
+    path = pathlib.Path(path)
+    beside = _beside(path)
     beside.write_text(
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{title}</title><style>{STYLE}</style></head>\n<body><main>\n"
-        + "\n".join(filter(None, parts))
+        f"<title>{title}</title><style>{STYLE}{more_style}</style></head>\n<body><main>\n"
+        + "\n".join(parts)
         + "\n</main></body></html>\n",
         encoding="utf-8",
     )
@@ -105,7 +118,8 @@ def _figures(report):
     return f'<div class="figures">{"".join(cells)}</div>'
 
 
-def _bar(share, kind=""):
+def drawn_bar(share, kind=""):
+    """A bar that is full at a share of 1."""
     width = 100 * min(max(share, 0.0), 1.0)
     return (
         f'<svg class="{kind}" viewBox="0 0 100 12" preserveAspectRatio="none" aria-hidden="true">'
@@ -126,7 +140,7 @@ def _split(split):
     rows = "".join(
         f"<tr><td>{part.name}</td>"
         f'<td class="number">{part.agreement_percent:.2f} %</td><td class="number">{part.mean_difference:.1e}</td>'
-        f'<td class="bar">{_bar(part.mean_difference / largest)}</td><td class="number">{part.kl:.1e}</td></tr>'
+        f'<td class="bar">{drawn_bar(part.mean_difference / largest)}</td><td class="number">{part.kl:.1e}</td></tr>'
         for part in split
     )
     return (
@@ -159,11 +173,11 @@ def _layers(report):
 
 def _layer_row(layer, is_worst, fullest, integer):
     snr = "none" if layer.snr_db is None else f"{layer.snr_db:.1f}"
-    cells = f'<td class="number">{snr}</td><td class="bar">{_bar((layer.snr_db or 0.0) / FULL_DB)}</td>'
+    cells = f'<td class="number">{snr}</td><td class="bar">{drawn_bar((layer.snr_db or 0.0) / FULL_DB)}</td>'
     if integer:
         share = layer.saturated_percent
         text = "float" if share is None else f"{share:.2f} %"
-        bar = _bar((share or 0.0) / max(fullest, SATURATED_PERCENT), "bad")
+        bar = drawn_bar((share or 0.0) / max(fullest, SATURATED_PERCENT), "bad")
         cells += f'<td class="number">{text}</td><td class="bar">{bar}</td>'
     return f'<tr{" class=worst" if is_worst else ""}><td class="name">{html.escape(layer.name)}</td>{cells}</tr>'
 
@@ -177,7 +191,7 @@ def _flips(evidence, labels):
     most = kinds[0][1]
     rows = "".join(
         f"<tr><td>{html.escape(labels[was])}</td><td>{html.escape(labels[now])}</td>"
-        f'<td class="number">{count:,}</td><td class="bar">{_bar(count / most)}</td></tr>'
+        f'<td class="number">{count:,}</td><td class="bar">{drawn_bar(count / most)}</td></tr>'
         for (was, now), count in kinds
     )
     # What was right and is wrong comes first; of these, what changed most.
@@ -200,7 +214,7 @@ def _flip(evidence, labels, i):
         answer = int(scores.argmax())
         lines += (
             f'<div class="answer{" right" if answer == truth else ""}"><em>{100 * scores[answer]:.1f} %</em>'
-            f"<span>{who}</span> <strong>{html.escape(labels[answer])}</strong>{_bar(scores[answer])}</div>"
+            f"<span>{who}</span> <strong>{html.escape(labels[answer])}</strong>{drawn_bar(scores[answer])}</div>"
         )
     image = evidence.images[i]
     small = ' class="small"' if max(image.shape[:2]) < PICTURE_PX else ""

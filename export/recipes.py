@@ -44,6 +44,6 @@ def get(name):
     Raises:
         ValueError: there is none.
     """
-    if name not in RECIPES:
-        raise ValueError(f"Unknown recipe. Received: {name!r}. Expected one of: {', '.join(RECIPES)}.")
-    return RECIPES[name]
+    from resnet_keras import cli
+
+    return cli.looked_up(RECIPES, name, "recipe")

@@ -5,7 +5,6 @@ the normalisation of the pixels is folded, and what `lint` looks for.
 """
 
 import dataclasses
-import difflib
 
 # The ops of a plain int8 ResNet in the newest versions that compilers frozen in time know.
 FROZEN_OPS = {
@@ -142,8 +141,6 @@ def get(name):
     Raises:
         ValueError: there is none.
     """
-    if name not in TARGETS:
-        near = difflib.get_close_matches(name, TARGETS, n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"Unknown target. Received: {name!r}.{hint} Expected one of: {', '.join(TARGETS)}.")
-    return TARGETS[name]
+    from resnet_keras import cli
+
+    return cli.looked_up(TARGETS, name, "target")

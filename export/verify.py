@@ -9,7 +9,7 @@ import functools
 import pathlib
 import tempfile
 
-from export import claims, comparison, diagnosis, execution, flatbuffer, layers, parts
+from export import backends, claims, comparison, diagnosis, execution, flatbuffer, layers, parts
 from export.comparison import compare  # noqa: F401  the figures alone, for whoever has the probabilities
 from export.report import Evidence, Report, rows
 from resnet_keras import cli
@@ -78,22 +78,18 @@ def examine(path, source, evaluation, twin=None, recorded=None):
 
 
 def _read(path):
-    if _is_onnx(path):
+    if backends.is_onnx(path):
         if not pathlib.Path(path).is_file():
             raise ValueError(f"There is no file {path}.")
         return pathlib.Path(path).read_bytes(), None
     return flatbuffer.read(path)
 
 
-def _is_onnx(path):
-    return pathlib.Path(path).suffix.lower() == ".onnx"
-
-
 def _twin(path, model, directory):
     """A float32 file of the same network and format in `directory`."""
     from export import conversion, onnx_graph, onnx_targets
 
-    if _is_onnx(path):
+    if backends.is_onnx(path):
         onnx_graph.require()
         twin, target = pathlib.Path(directory, "float32.onnx"), onnx_targets.get(onnx_targets.DEFAULT)
         twin.write_bytes(onnx_graph.build(model, target, onnx_targets.OPSET).SerializeToString())

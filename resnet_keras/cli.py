@@ -1,6 +1,7 @@
 """What all commands share: exit statuses, progress on stderr, tables on stdout. Imports nothing heavy."""
 
 import contextlib
+import difflib
 import os
 import sys
 import tempfile
@@ -139,3 +140,21 @@ def gate(failure):
         return GOOD
     print(f"failed: {failure}", file=sys.stderr)
     return GATE_FAILED
+
+
+def looked_up(table, name, kind):
+    """The entry of that name in a table of named rows.
+
+    Args:
+        table: a dictionary.
+        name: what a user named.
+        kind: what the table holds, such as `"recipe"`.
+
+    Raises:
+        ValueError: there is none; says which is near.
+    """
+    if name not in table:
+        near = difflib.get_close_matches(name, table, n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise ValueError(f"Unknown {kind}. Received: {name!r}.{hint} Expected one of: {', '.join(table)}.")
+    return table[name]

@@ -326,11 +326,7 @@ def get(name):
     Raises:
         ValueError: there is none.
     """
-    if name not in RECIPES:
-        near = difflib.get_close_matches(name, RECIPES, n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"Unknown recipe. Received: {name!r}.{hint} Expected one of: {', '.join(RECIPES)}.")
-    return RECIPES[name]
+    return cli.looked_up(RECIPES, name, "recipe")
 
 
 def main(arguments=None):
