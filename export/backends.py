@@ -85,17 +85,23 @@ class OnnxRuntime:
     name = "ONNX Runtime"
 
     def __init__(self, path, threads):
-        library = self.library()
-        options = library.SessionOptions()
-        options.intra_op_num_threads = threads or 0
-        options.log_severity_level = 4  # what it refuses is raised as well
-        try:
-            self._session = library.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # its errors have no base of their own
-            raise ValueError(f"{path} is not an .onnx file that ONNX Runtime can run: {_plain(error)}.") from error
+        self._session = self.session(path, str(path), intra_op_num_threads=threads or 0)
         edges = self._session.get_inputs(), self._session.get_outputs()
         self.inputs, self.outputs = [[_described_onnx(edge) for edge in side] for side in edges]
         self._feed, self._values = {}, None
+
+    @classmethod
+    def session(cls, path, model, **settings):
+        """A session for a model, its path or its bytes, that came from the file `path`; settings of its options."""
+        library = cls.library()
+        options = library.SessionOptions()
+        options.log_severity_level = 4  # what it refuses is raised as well
+        for name, value in settings.items():
+            setattr(options, name, value)
+        try:
+            return library.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # its errors have no base of their own
+            raise ValueError(f"{path} is not an .onnx file that ONNX Runtime can run: {_plain(error)}.") from error
 
     @staticmethod
     def library():

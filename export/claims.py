@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from export import artifact, metadata
+from export import artifact, backends, metadata, onnx_file
 
 LOWEST = {"INT8": -128, "UINT8": 0}
 
@@ -26,7 +26,7 @@ def read(path, data, model):
     Args:
         path: the file.
         data: its bytes.
-        model: the `flatbuffer.Model` in it, or None for another format.
+        model: the `flatbuffer.Model` of it.
     """
     record = artifact.read_sidecar(path)
     if not isinstance(record, dict) or record.get("sha256") != artifact.sha256(data):
@@ -34,17 +34,25 @@ def read(path, data, model):
     labels, normalisation = {}, None
     if isinstance(record.get("labels"), list) and record["labels"]:
         labels["record"] = tuple(map(str, record["labels"]))
-    try:
-        described = metadata.read(data)
-    except ValueError:  # no metadata, or none that can be read
-        described = None
-    if described is not None:
-        if described.labels:
-            labels["metadata"] = described.labels
-        if described.mean is not None and (described.mean, described.std) != _meant(model):
-            normalisation = (described.mean, described.std)
+    if backends.is_onnx(path):
+        described, inside = None, onnx_file.labels(data)
+    else:
+        described = _metadata(data)
+        inside = described.labels if described is not None else ()
+    if inside:
+        labels["metadata"] = inside
+    if described is not None and described.mean is not None and (described.mean, described.std) != _meant(model):
+        normalisation = (described.mean, described.std)
     preprocess = record.get("preprocess")
     return Claims(labels, preprocess if isinstance(preprocess, dict) else None, normalisation)
+
+
+def _metadata(data):
+    """The `metadata.Metadata` of a `.tflite` file, or None."""
+    try:
+        return metadata.read(data)
+    except ValueError:  # none, or none that can be read
+        return None
 
 
 def _meant(model):

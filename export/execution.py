@@ -13,13 +13,13 @@ import time
 
 import numpy as np
 
-from export import child, flatbuffer, runtime
+from export import backends, child, flatbuffer, onnx_file, runtime
 
 STALL_LIMIT_S = 60.0  # without one image done: a ResNet-152 takes seconds on the slowest board
 REPORT_EVERY_S = 0.2
 IMAGES, WANTED, SCORES = "images.npy", "wanted.json", "scores.npy"
 KINDS = ("activations", "constants")
-PLAIN = {"INT8", "UINT8", "INT16", "INT32", "FLOAT16", "FLOAT32"}
+PLAIN = {"INT8", "UINT8", "INT16", "UINT16", "INT32", "FLOAT16", "FLOAT32"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,10 +81,10 @@ def predict(path, images, advance=lambda count: None, stall_limit_s=STALL_LIMIT_
 
 
 def tensors(path, images, wanted, stall_limit_s=STALL_LIMIT_S):
-    """What tensors of a `.tflite` file hold, each image after the other through the reference graph.
+    """What tensors of a file hold, each image after the other through the reference graph.
 
     Args:
-        path: a `.tflite` file.
+        path: a `.tflite` or `.onnx` file.
         images: `(count, height, width, channels)`, raw pixels.
         wanted: `flatbuffer.Tensor`s of the file.
         stall_limit_s: see `predict`.
@@ -155,6 +155,14 @@ def _predict(path, directory):
 
 
 def _tensors(path, directory):
+    activations, constants = (json.loads((directory / WANTED).read_text())[kind] for kind in KINDS)
+    images = np.load(directory / IMAGES, mmap_mode="r", allow_pickle=False)
+    look = _onnx_tensors if backends.is_onnx(path) else _tflite_tensors
+    for index, values in look(path, images, activations, constants):
+        np.save(directory / f"{index}.npy", values)
+
+
+def _tflite_tensors(path, images, activations, constants):
     from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
     # Without delegates, and keeping what they would overwrite: each op's own result can be looked at.
@@ -164,19 +172,41 @@ def _tensors(path, directory):
         experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
     )
     interpreter.allocate_tensors()
-    first, edge = interpreter.get_input_details()[0], runtime.Runner(path).inputs[0]
-    activations, constants = (json.loads((directory / WANTED).read_text())[kind] for kind in KINDS)
+    place, runner = interpreter.get_input_details()[0]["index"], runtime.Runner(path)
     values, counted = {index: [] for index in activations}, _Counter()
-    for image in np.load(directory / IMAGES, mmap_mode="r", allow_pickle=False):
-        interpreter.set_tensor(first["index"], runtime.quantized(image[None], edge))
+    for image in images:
+        interpreter.set_tensor(place, runner.arranged(image))
         interpreter.invoke()
         for index in activations:
             values[index].append(interpreter.get_tensor(index))
         counted.add()
-    for index in activations:
-        np.save(directory / f"{index}.npy", np.concatenate(values.pop(index)))
-    for index in constants:
-        np.save(directory / f"{index}.npy", interpreter.get_tensor(index))
+    yield from ((index, np.concatenate(values.pop(index))) for index in activations)
+    yield from ((index, interpreter.get_tensor(index)) for index in constants)
+
+
+def _onnx_tensors(path, images, activations, constants):
+    import onnx
+
+    _, model = onnx_file.read(path)
+    _, names = onnx_file.described(model)
+    stored = {tensor.name: tensor for tensor in model.graph.initializer}
+    yield from ((index, _channels_last(onnx.numpy_helper.to_array(stored[names[index]]))) for index in constants)
+    shown = {names[index]: index for index in activations}
+    del model.graph.output[:]
+    model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in shown)
+    level = backends.OnnxRuntime.library().GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = backends.OnnxRuntime.session(path, model.SerializeToString(), graph_optimization_level=level)
+    runner, values, counted = runtime.Runner(path), {index: [] for index in activations}, _Counter()
+    for image in images if shown else ():
+        results = session.run(list(shown), {runner.inputs[0]["name"]: runner.arranged(image)})
+        for index, result in zip(shown.values(), results, strict=True):
+            values[index].append(_channels_last(result))
+        counted.add()
+    yield from ((index, np.concatenate(values.pop(index))) for index in activations)
+
+
+def _channels_last(values):
+    return np.moveaxis(values, 1, -1) if values.ndim == 4 else values
 
 
 class _Counter:

@@ -73,7 +73,7 @@ def observe(path, model, anatomy, images):
     """Runs a few images through the file and through the float network and compares them layer by layer.
 
     Args:
-        path: a `.tflite` file.
+        path: a `.tflite` or `.onnx` file.
         model: the `flatbuffer.Model` in it.
         anatomy: the `anatomy.Anatomy` of the float model.
         images: raw pixels, `(count, height, width, channels)`; as many are taken as memory allows, at most 16.

@@ -3,12 +3,10 @@
 import collections
 import pathlib
 
-from export import onnx_targets, trial
+from export import onnx_file, onnx_targets, trial
+from export.onnx_file import PAIR
 
-INTEGERS = {"int8", "uint8", "int16", "uint16"}
-PAIR = {"QuantizeLinear", "DequantizeLinear"}
 EDGES = {"image": 4, "probabilities": 2}  # names, and how many sides
-WEIGHTED = {"Conv", "Gemm", "MatMul"}
 
 
 def lint(path, target_name, time_limit_s=trial.TIME_LIMIT_S):
@@ -21,9 +19,9 @@ def lint(path, target_name, time_limit_s=trial.TIME_LIMIT_S):
     from export.lint import Lint
 
     target = onnx_targets.get(target_name)
-    data, model = read(path)
+    data, model = onnx_file.read(path)
     facts, refusals = trial.run(data, target, (), time_limit_s)
-    graph = _Graph(model)
+    graph = onnx_file.Graph(model)
     versions = {entry.domain: entry.version for entry in model.opset_import}
     counts = collections.Counter((node.op_type, node.domain) for node in model.graph.node)
     floats = graph.float_results()
@@ -43,102 +41,10 @@ def lint(path, target_name, time_limit_s=trial.TIME_LIMIT_S):
     )
 
 
-def read(path):
-    """`(bytes, ModelProto)` of a file.
-
-    Raises:
-        ValueError: it is missing, damaged, or no ONNX model.
-        ImportError: onnx is not installed.
-    """
-    try:
-        import onnx
-    except ImportError as error:
-        raise ImportError("onnx is missing. Install it with: pip install 'resnet-keras[onnx]'.") from error
-    path = pathlib.Path(path)
-    if not path.is_file():
-        raise ValueError(f"There is no file {path}.")
-    data = path.read_bytes()
-    try:
-        model = onnx.load_model_from_string(data)
-        onnx.checker.check_model(model, full_check=True)
-    except Exception as error:  # protobuf, the checker and shape inference have errors of their own
-        reason = str(error).strip().split("\n")[0][:200] or type(error).__name__
-        raise ValueError(f"{path} is not a valid .onnx file: {reason}") from error
-    return data, model
-
-
 def problems(graph, target, facts):
-    """All findings on a `_Graph` for an `onnx_targets.OnnxTarget`, the gravest first."""
+    """All findings on a `onnx_file.Graph` for an `onnx_targets.OnnxTarget`, the gravest first."""
     rules = (_edges, _shapes, _ops, _integers, _zero_points, _residual, _opset)
     return [*(sentence for rule in rules for sentence in rule(graph, target)), *_left_in_float(graph, target, facts)]
-
-
-class _Graph:
-    """An ONNX model with its shapes and dtypes filled in."""
-
-    def __init__(self, model):
-        import onnx
-        from onnx import numpy_helper
-
-        self.model = onnx.shape_inference.infer_shapes(model)
-        self.nodes = list(self.model.graph.node)
-        self.constants = {t.name: numpy_helper.to_array(t) for t in self.model.graph.initializer}
-        values = (*self.model.graph.input, *self.model.graph.output, *self.model.graph.value_info)
-        self.types = {v.name: v.type.tensor_type for v in values}
-        self.makers = {name: node for node in self.nodes for name in node.output}
-        self.users = collections.defaultdict(list)
-        for node in self.nodes:
-            for name in node.input:
-                self.users[name].append(node)
-
-    @property
-    def is_quantized(self):
-        return any(node.op_type == "QuantizeLinear" for node in self.nodes)
-
-    def dtype(self, name):
-        """Of an activation or a constant, as numpy calls it; None where it is not known."""
-        import onnx
-
-        if name in self.constants:
-            return self.constants[name].dtype.name
-        kind = self.types[name].elem_type if name in self.types else 0
-        return onnx.helper.tensor_dtype_to_np_dtype(kind).name if kind else None
-
-    def shape(self, name):
-        """Sides of an activation; -1 for an open one."""
-        sides = self.types[name].shape.dim if name in self.types else ()
-        return [side.dim_value if side.HasField("dim_value") else -1 for side in sides]
-
-    def edges(self):
-        for side, values in (("input", self.model.graph.input), ("output", self.model.graph.output)):
-            for value in values:
-                yield {
-                    "side": side,
-                    "name": value.name,
-                    "dtype": self.dtype(value.name),
-                    "shape": self.shape(value.name),
-                    "scale": None,
-                    "zero_point": None,
-                }
-
-    def float_results(self):
-        """Tensors that are computed in float and not rounded before they are used, but for the two edges."""
-        edges = {v.name for v in (*self.model.graph.input, *self.model.graph.output)}
-        for node in self.nodes:
-            for name in node.output:
-                users = {user.op_type for user in self.users[name]}
-                moved = node.op_type == "Transpose" and node.input[0] in edges
-                if node.op_type not in PAIR and not moved and name not in edges and users - {"QuantizeLinear", "Relu"}:
-                    yield name
-
-    def per_channel(self):
-        for node in self.nodes:
-            if node.op_type in WEIGHTED:
-                maker = self.makers.get(node.input[1])
-                scales = self.constants.get(maker.input[1]) if maker and maker.op_type in PAIR else None
-                if scales is not None and scales.size > 1:
-                    axis = next((a.i for a in maker.attribute if a.name == "axis"), 1)
-                    yield {"op": node.op_type, "tensor": maker.input[0], "axis": axis, "scales": scales.size}
 
 
 def _edges(graph, target):

@@ -76,9 +76,13 @@ class Runner:
 
     def load(self, image):
         """Puts one image, `(height, width, channels)`, into the input tensor."""
+        self._backend.put(self.arranged(image))
+
+    def arranged(self, image):
+        """One image, `(height, width, channels)`, as the input tensor takes it."""
         if self._channels_first:
             image = np.ascontiguousarray(np.moveaxis(image, -1, 0))
-        self._backend.put(quantized(image[None], self._input))
+        return quantized(image[None], self._input)
 
     def invoke(self):
         """Runs the network on what `load` put in: the part that a benchmark times."""

@@ -9,7 +9,7 @@ import functools
 import pathlib
 import tempfile
 
-from export import backends, claims, comparison, diagnosis, execution, flatbuffer, layers, parts
+from export import backends, claims, comparison, diagnosis, execution, flatbuffer, layers, onnx_file, parts
 from export.comparison import compare  # noqa: F401  the figures alone, for whoever has the probabilities
 from export.report import Evidence, Report, rows
 from resnet_keras import cli
@@ -50,9 +50,8 @@ def examine(path, source, evaluation, twin=None, recorded=None):
         `(Report, Evidence)`.
     """
     data, model = _read(path)
-    if model is not None:
-        _check(path, model, source)
-    step = output_step(model) if model is not None else 0.0
+    _check(path, model, source)
+    step = output_step(model)
     predict = functools.partial(predict_all, source.reference.predict_on_batch, batch_size=BATCH_SIZE)
     with cli.bar("verifying", 2 * len(evaluation), "images") as advance:
         scores = execution.predict(path, evaluation.images, advance)
@@ -69,8 +68,7 @@ def examine(path, source, evaluation, twin=None, recorded=None):
     report = Report(**vars(figures))
     if figures.largest_difference is None:
         return report, evidence
-    if model is not None:
-        report = _looked_into(report, path, model, source, evaluation)
+    report = _looked_into(report, path, model, source, evaluation)
     if twin is not None:
         report = _split(report, path, twin, evidence, predict, recorded, step)
     found = diagnosis.find(report, evidence, source, claims.read(path, data, model), path)
@@ -79,9 +77,8 @@ def examine(path, source, evaluation, twin=None, recorded=None):
 
 def _read(path):
     if backends.is_onnx(path):
-        if not pathlib.Path(path).is_file():
-            raise ValueError(f"There is no file {path}.")
-        return pathlib.Path(path).read_bytes(), None
+        data, model = onnx_file.read(path)
+        return data, onnx_file.described(model)[0]
     return flatbuffer.read(path)
 
 

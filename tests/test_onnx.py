@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from mutation import estranged, mutated
 from onnx import numpy_helper
 from PIL import Image
 from trained import briefly_trained
@@ -20,8 +21,8 @@ from export import (
     conversion,
     doctor,
     lint,
+    onnx_file,
     onnx_graph,
-    onnx_lint,
     onnx_targets,
     qdq,
     recipes,
@@ -350,7 +351,7 @@ class TestLint:
         path = tmp_path / "x.onnx"
         path.write_bytes(content)
         with pytest.raises(ValueError, match=r"not a valid \.onnx file"):
-            onnx_lint.read(path)
+            onnx_file.read(path)
 
 
 def test_verify_splits_the_difference_by_a_float_file_of_the_same_format(quantized, capsys):
@@ -358,6 +359,79 @@ def test_verify_splits_the_difference_by_a_float_file_of_the_same_format(quantiz
     report = json.loads(capsys.readouterr().out)
     assert report["agreement_percent"] > 99.5
     assert report["split"] is not None
+
+
+@pytest.fixture(scope="module")
+def tflite_layers(bundled, limits, tmp_path_factory):
+    """`{layer: signal to noise}` of the int8 `.tflite` file with the same ranges."""
+    path, form = tmp_path_factory.mktemp("tflite") / "x.tflite", conversion.form(bundled)
+    path.write_bytes(conversion.integer_file(conversion.float_file(bundled, form), form, limits))
+    return {layer.name: layer.snr_db for layer in verified(path, bundled).observation.layers}
+
+
+def verified(path, source):
+    return verify.verify(path, source, calibration.gather(source)[1])
+
+
+@pytest.mark.parametrize("target", ["ort-x86", "qnn"])
+def test_layers_are_as_noisy_as_in_the_tflite_file(quantized, bundled, tflite_layers, target):
+    report = verified(quantized[target], bundled)
+    assert report.unseen is None
+    assert report.observation.left_out == 0
+    assert report.seen.is_faithful
+    own = {layer.name: layer.snr_db for layer in report.observation.layers}
+    # A pad is a tensor there and part of the convolution here; all else is rounded at the same places.
+    assert set(tflite_layers) - set(own) == {"stage2_block1_pad1", "stage3_block1_pad1"}
+    assert set(own) <= set(tflite_layers)
+    # The two runtimes break ties in other ways: noise of 1/12 step**2 in each, so less than 3 dB between them.
+    assert all(abs(own[name] - tflite_layers[name]) < 1.5 for name in own)
+    # 8 bits of a channel's largest weight are within 1 % of their norm; the stem has the deviation of pixels inside.
+    assert len(report.observation.weights) == 20
+    assert all(w.error < 0.02 for w in report.observation.weights if w.name != "stem_conv")
+
+
+def test_layers_of_float_files_are_those_of_the_model(bundled, tmp_path):
+    onnx_export.export(recipe="float16", out=str(tmp_path / "x.onnx"))
+    observation = verified(tmp_path / "x.onnx", bundled).observation
+    # Half precision has three bits more than int8, 18 dB, whose worst layer is at 27 dB; and it rounds weights alone.
+    assert observation.worst.snr_db > 27 + 18
+    assert len(observation.weights) == 20
+    assert all(w.error < 2**-11 for w in observation.weights if w.name != "stem_conv")
+
+
+def test_labels_in_the_file_are_held_against_the_model(quantized, bundled, tmp_path, capsys):
+    model = onnx.load(quantized["ort-x86"])
+    onnx.helper.set_model_props(model, {"labels": json.dumps(bundled.labels[::-1])})
+    path = tmp_path / "reversed.onnx"
+    path.write_bytes(model.SerializeToString())
+    assert verify.main([str(path)]) == cli.GATE_FAILED
+    assert "class 0 is" in capsys.readouterr().err
+
+
+def status_of(command, arguments, capsys):
+    """The exit status of a command on a file, after a look at what it printed."""
+    with pytest.raises(SystemExit) as stopped:
+        cli.run(lambda: command.main([*arguments, "--json"]))
+    stdout, stderr = capsys.readouterr()
+    assert "Traceback" not in stderr
+    assert stopped.value.code in (cli.GOOD, cli.GATE_FAILED, cli.BAD_INPUT)
+    assert bool(stdout) == (stopped.value.code != cli.BAD_INPUT)
+    return stopped.value.code
+
+
+@pytest.mark.parametrize("count", [18, pytest.param(700, marks=pytest.mark.slow)])
+def test_mutated_files(quantized, bundled, tmp_path, monkeypatch, capsys, count):
+    images = calibration.gather(bundled)[1].take(slice(4))
+    np.savez(tmp_path / "images.npz", images=images.images, labels=images.labels)
+    monkeypatch.setattr(source, "load", lambda *_: bundled)
+    monkeypatch.setattr(verify, "_twin", lambda *_: None)
+    whole, path = quantized["ort-x86"].read_bytes(), tmp_path / "x.onnx"
+    statuses = set()
+    for content in (*mutated(whole, count // 3), *estranged(onnx.load_model_from_string(whole), count)):
+        path.write_bytes(content)
+        statuses.add(status_of(lint, [str(path), "--target", "ort-x86"], capsys))
+        statuses.add(status_of(verify, [str(path), "--data", str(tmp_path / "images.npz")], capsys))
+    assert statuses == {cli.GOOD, cli.GATE_FAILED, cli.BAD_INPUT}
 
 
 def test_a_spoilt_file_fails_its_verification(quantized, tmp_path, capsys):
@@ -368,7 +442,9 @@ def test_a_spoilt_file_fails_its_verification(quantized, tmp_path, capsys):
     path = tmp_path / "spoilt.onnx"
     path.write_bytes(model.SerializeToString())
     assert verify.main([str(path), "--max-drop", "0.5"]) == cli.GATE_FAILED
-    assert "drops" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "drops" in error
+    assert "stage2_block2_conv1" in error
 
 
 def test_doctor_takes_the_file(quantized, bundled, tmp_path):
