@@ -57,11 +57,7 @@ class _Quantizer:
         for node in nodes:
             node.input[:] = [self._read(name, node, place) for place, name in enumerate(node.input)]
             (result,) = node.output
-            if node.op_type == "Relu" and result in chosen and self._clips(result):
-                maker = next(made for made in reversed(self.nodes) if node.input[0] in made.output)
-                maker.output[0] = result
-            else:
-                self.nodes.append(node)
+            self.nodes.append(node)
             if result == answer.name and result in chosen:
                 node.output[0] = node.name = f"{result}/float"
                 self._pair(node.output[0], self._parameters(result), result)
@@ -96,11 +92,6 @@ class _Quantizer:
             return np.float32(max(-low, high) / info.max), self.dtype.type(0)
         scale = np.float32((high - low) / (info.max - info.min))
         return scale, self.dtype.type(np.clip(np.rint(info.min - low / scale), info.min, info.max))
-
-    def _clips(self, name):
-        """Whether rounding cuts off what is below zero, as a ReLU does, which is then left out."""
-        _, zero_point = self._parameters(name)
-        return zero_point == np.iinfo(self.dtype).min
 
     def _pair(self, name, parameters, result=None):
         """Rounds the tensor `name`; what is read afterwards is `result`."""
