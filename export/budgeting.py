@@ -35,7 +35,7 @@ def check(points, recipe, target):
         )
 
 
-def spend(points, base, form, limits, images):
+def spend(points, base, form, limits, images, learned=None):
     """The layers to keep.
 
     Each layer alone is quantized, and ranked by how far that moves the answers: the mean Kullback-Leibler divergence
@@ -46,6 +46,7 @@ def spend(points, base, form, limits, images):
         points: the largest accepted share of changed answers, in percent.
         base, form, limits: a `conversion.float_file`, its form, and the ranges of its activations.
         images: raw pixels, `(count, height, width, channels)`.
+        learned: as in `conversion.integer_file`.
 
     Returns:
         Names of activations as `conversion.integer_file` takes them; none where int8 alone is good enough; all where
@@ -57,7 +58,7 @@ def spend(points, base, form, limits, images):
     expected = probabilities(base, images)
 
     def changed_percent(kept):
-        answers = probabilities(conversion.integer_file(base, form, limits, kept), images).argmax(axis=1)
+        answers = probabilities(conversion.integer_file(base, form, limits, kept, learned), images).argmax(axis=1)
         return 100 * np.mean(answers != expected.argmax(axis=1))
 
     if changed_percent(()) <= points:
@@ -66,7 +67,7 @@ def spend(points, base, form, limits, images):
     with cli.bar("ranking the layers", len(layers), "layers") as advance:
         for layer in layers:
             rest = [other for other in layers if other != layer]
-            alone = conversion.integer_file(base, form, limits, rest)
+            alone = conversion.integer_file(base, form, limits, rest, learned)
             divergences[layer] = mean_kl(expected[few], probabilities(alone, images[few]), SOFTMAX_STEP)
             advance(1)
     ranked = sorted(layers, key=divergences.get, reverse=True)

@@ -128,7 +128,7 @@ def _own_data(source, count):
     if source.weights == "random":
         own = data.load("fashion_mnist_sample")
         parts = (own.train, "training", count), (own.test, "test", RANDOM_COUNT)
-        return tuple(_from_split(part, own.name, kind, source, n).without_labels() for part, kind, n in parts)
+        return tuple(from_split(part, own.name, kind, source, n).without_labels() for part, kind, n in parts)
     name = "fashion_mnist_sample" if source.weights == "bundled" else source.data_name
     if name is None or (name not in data.names() and not pathlib.Path(name).exists()):
         return None
@@ -136,12 +136,12 @@ def _own_data(source, count):
     judge, part = (own.test, "test") if own.test else (own.validation, "validation")
     limit = EVALUATION if pathlib.Path(name).is_dir() else len(judge)
     return (
-        _from_split(own.train, own.name, "training", source, count),
-        _from_split(judge, own.name, part, source, limit),
+        from_split(own.train, own.name, "training", source, count),
+        from_split(judge, own.name, part, source, limit),
     )
 
 
-def _from_split(split, name, part, source, count):
+def from_split(split, name, part, source, count):
     chosen = data.balanced(split.labels, count, SEED)
     images = np.stack([source.preprocess.pixels(split.image(index)) for index in chosen])
     return ImageSet(images, split.labels[chosen], f"{pathlib.Path(name).name} {part}")

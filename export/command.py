@@ -45,6 +45,32 @@ def say_default(args):
         cli.say("no --model given: exporting the bundled ResNet-20, trained on Fashion-MNIST")
 
 
+def refuse_calibration(source, *options):
+    """Refuses options on calibration for a model that brings its ranges.
+
+    Raises:
+        ValueError: such an option was given.
+    """
+    if source.learned is not None and any(option is not None for option in options):
+        raise ValueError("The model was trained for int8 and brings its ranges. Leave the --calibration options out.")
+
+
+def calibration_record(source, calibrated, method, limits):
+    """Where the ranges of an integer file are from, for its sidecar.
+
+    Args:
+        source: a `source.Source`.
+        calibrated: the `calibration.ImageSet` that was looked at, or None where the ranges were learned.
+        method: one of `ranges.METHODS`.
+        limits: the ranges.
+    """
+    from export.calibration import SEED
+
+    if source.learned is not None:
+        return {"origin": f"{source.data_name} training", "images": None, "method": "learned", "ranges": limits}
+    return {**calibrated.record(), "seed": SEED, "method": method, "ranges": limits}
+
+
 def record(path, source, recipe, target, **more):
     """What is known of a file before anything was measured on it: the first part of its sidecar."""
     import keras
@@ -81,7 +107,10 @@ def rows(record, report):
         ("recipe", f"{record['recipe']} for {record['target']}"),
         ("edges", edges),
     ]
-    if calibration := record["calibration"]:
+    calibration = record["calibration"]
+    if calibration and calibration["method"] == "learned":
+        rows.append(("ranges", "those that it was trained with"))
+    elif calibration:
         rows.append(("calibrated on", f"{calibration['images']} images of {calibration['origin']}"))
     if record["kept"]:
         rows.append(("kept in float", ", ".join(record["kept"])))

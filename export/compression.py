@@ -24,6 +24,7 @@ CHECKPOINTS = "checkpoints"
 MOMENTUM = 0.9
 REPORT_EVERY_S = 0.5
 BATCH = 128  # of images that are only looked at
+OUTPUT_STEP = 1 / 256  # of a probability in 8 bits, as TensorFlow Lite fixes it
 WEIGHT_LIMIT = 127  # of the narrow range of 8 bits, in which weights are symmetric
 
 
@@ -168,11 +169,11 @@ class _Trainer:
         return np.concatenate([function(part).numpy() for part in parts])
 
     def probabilities(self, network, images):
-        """What an int8 file of the quantized network should give: `(count, classes)`, in its steps of 1/256."""
+        """What an int8 file of the quantized network should give: `(count, classes)`, in the steps of its output."""
         import tensorflow as tf
 
         exact = tf.nn.softmax(self._logits(_compiled(network), images)).numpy()
-        return np.minimum(np.rint(exact * 256), 255).astype(np.float32) / 256
+        return np.clip(np.rint(exact / OUTPUT_STEP), 0, 255).astype(np.float32) * np.float32(OUTPUT_STEP)
 
 
 def _compiled(network):

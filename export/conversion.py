@@ -48,7 +48,8 @@ def convert(source, recipe="int8", io=None, calibration=None, target=targets.DEF
 
     Args:
         source, recipe, io, target: see `form`.
-        calibration: a `calibration.ImageSet`, for a recipe with integer activations.
+        calibration: a `calibration.ImageSet`, for a recipe with integer activations; None for a source that was
+            trained for them.
 
     Returns:
         A model with one input `image`, `(1, height, width, channels)`, and one output `probabilities`, `(1, classes)`.
@@ -60,7 +61,9 @@ def convert(source, recipe="int8", io=None, calibration=None, target=targets.DEF
     chosen = form(source, recipe, io, target)
     data = float_file(source, chosen)
     if chosen.recipe.integer_only:
-        data = integer_file(data, chosen, observed(data, source, calibration, chosen.recipe.method))
+        data = integer_file(
+            data, chosen, observed(data, source, calibration, chosen.recipe.method), learned=source.learned
+        )
     return data
 
 
@@ -79,23 +82,25 @@ def float_file(source, form):
 
 
 def observed(data, source, calibration, method):
-    """`{tensor: (low, high)}` for all activations of a float file.
+    """`{tensor: (low, high)}` for all activations of a float file: those it was trained with, or those that show.
 
     Args:
         data: a `float_file`.
         source: what it was made from.
-        calibration: a `calibration.ImageSet`.
+        calibration: a `calibration.ImageSet`; not looked at where ranges were learned.
         method: one of `ranges.METHODS`.
     """
     from resnet_keras import cli
 
+    if source.learned is not None:
+        return {**source.learned.ranges, **folding.pixel_ranges(source.mean)}
     # LiteRT announces its delegate on stderr.
     with cli.bar("calibrating", len(calibration), "images") as advance, cli.held_stderr():
         found = ranges.observe(data, calibration.images, method, advance)
     return {**found, **folding.pixel_ranges(source.mean)}
 
 
-def integer_file(data, form, limits, kept=()):
+def integer_file(data, form, limits, kept=(), learned=None):
     """A file with integer activations.
 
     Args:
@@ -103,14 +108,18 @@ def integer_file(data, form, limits, kept=()):
         form: the `Form` that it was made with.
         limits: `{tensor: (low, high)}`; see `observed`.
         kept: names of activations whose ops stay in float.
+        learned: the `learned.Learned` on whose steps the weights lie, or None.
 
     Raises:
         ValueError: the converter left anything else in float.
     """
-    data = _prepared(data, form, limits)
+    prepared = _prepared(data, form, limits)
     with quiet():
-        data = _in_16_bits(data, form) if form.recipe.activations == "int16" else _in_8_bits(data, form, kept)
-    return _checked(data, kept)
+        made = _in_16_bits(prepared, form) if form.recipe.activations == "int16" else _in_8_bits(prepared, form, kept)
+    if learned is not None:
+        # Where the mean is a channel of the input, the first kernel has weights for it that no training saw.
+        made = learned.applied(made, data, leave_first=form.fold == "channel")
+    return _checked(made, kept)
 
 
 def _in_8_bits(data, form, kept):

@@ -70,8 +70,10 @@ def export(
     if out is None:
         out = f"{source.name}_{recipe}{'' if target == onnx_targets.DEFAULT else f'_{target}'}.onnx"
         _claim(out, force)
+    command.refuse_calibration(source, calibration_data, calibration_images, calibration_method)
+    calibrates = chosen.integer_only and source.learned is None
     calibrated, evaluation = calibration.gather(
-        source, calibration_data, eval_data, chosen.integer_only, cli.say, calibration_images
+        source, calibration_data, eval_data, calibrates, cli.say, calibration_images
     )
     base = onnx_graph.build(source, consumer, consumer.opset(chosen))
     base_data = _packed(base)
@@ -101,7 +103,6 @@ def _claim(out, force):
 def _quantized(network, source, recipe, target, calibrated, method):
     """The network of the recipe, and what the record says of how it came about."""
     from export import conversion, onnx_graph, qdq
-    from export.calibration import SEED
 
     if recipe.name == "float16":
         network = onnx_graph.halve(network)
@@ -109,8 +110,8 @@ def _quantized(network, source, recipe, target, calibrated, method):
         return network, {"calibration": None, "kept": []}
     form = conversion.form(source, recipe.name)
     limits = conversion.observed(conversion.float_file(source, form), source, calibrated, method)
-    calibration = {**calibrated.record(), "seed": SEED, "method": method, "ranges": limits}
-    return qdq.quantize(network, limits, target, recipe), {"calibration": calibration, "kept": []}
+    made = {"calibration": command.calibration_record(source, calibrated, method, limits), "kept": []}
+    return qdq.quantize(network, limits, target, recipe, source.learned), made
 
 
 def _packed(network):
@@ -141,7 +142,7 @@ def _add_metadata(draft, network, source, record, images):
         "accuracy": json.dumps(
             {key: measured[key] for key in ("images", "origin", "top1_percent", "float_top1_percent")}
         ),
-        "calibration_sha256": calibration and calibration["sha256"],
+        "calibration_sha256": calibration and calibration.get("sha256"),
     }
     onnx.helper.set_model_props(network, {key: value for key, value in entries.items() if value is not None})
     draft.amend(_packed(network))

@@ -13,7 +13,7 @@ SAME_SCALE = {"MaxPool", "Pad", "Flatten", "Transpose"}  # these move values and
 WEIGHT_LIMIT = 127
 
 
-def quantize(model, limits, target, recipe):
+def quantize(model, limits, target, recipe, learned=None):
     """Inserts the pairs into a float graph.
 
     Args:
@@ -21,16 +21,17 @@ def quantize(model, limits, target, recipe):
         limits: `{tensor: (low, high)}` of activations, as `conversion.observed` gives them.
         target: an `onnx_targets.OnnxTarget`.
         recipe: a `recipes.Recipe` with integer activations.
+        learned: the `learned.Learned` on whose steps the weights lie, or None.
 
     Returns:
         The model.
     """
-    return _Quantizer(model, limits, target, recipe).run()
+    return _Quantizer(model, limits, target, recipe, learned).run()
 
 
 class _Quantizer:
-    def __init__(self, model, limits, target, recipe):
-        self.model, self.graph, self.target = model, model.graph, target
+    def __init__(self, model, limits, target, recipe, learned):
+        self.model, self.graph, self.target, self.learned = model, model.graph, target, learned
         self.dtype = np.dtype(target.stored(recipe))
         self.limits = dict(limits)
         for node in self.graph.node:
@@ -122,6 +123,9 @@ class _Quantizer:
     def _weights(self, name, node):
         values = self._values(name)
         each = self.target.per_channel == "everywhere" or node.op_type == "Conv"
+        if self.learned is not None:
+            integers, steps = self.learned.integers(name.removesuffix("/kernel"), values)
+            return self._dequantized(name, integers, steps if each else steps[0])
         largest = np.abs(values).reshape(len(values), -1).max(axis=1) if each else np.abs(values).max()
         scale = (np.where(largest > 0, largest, 1.0) / WEIGHT_LIMIT).astype(np.float32)
         steps = values / scale.reshape(-1, *[1] * (values.ndim - 1))

@@ -4,6 +4,7 @@ import dataclasses
 import os
 import pathlib
 
+from export.learned import Learned
 from resnet_keras import checkpoint, cli, data
 from resnet_keras import weights as weight_files
 from resnet_keras.preprocessing import Preprocess
@@ -19,7 +20,8 @@ class Source:
     `network` is the same network laid flat, from `pixel - mean` (`centred`) to probabilities; the division by the
     standard deviation is folded into the first convolution, which is exact, and `mean` is what is left to subtract.
     `weights` says where the weights are from: `"bundled"`, `"file"`, `"random"` or a published tag. `data_name` is the
-    data set that the model was trained on, `unreadable` the images that were left out of it.
+    data set that the model was trained on, `unreadable` the images that were left out of it. `learned` are ranges and
+    steps that the network was trained with for int8, or None.
     """
 
     name: str
@@ -31,6 +33,26 @@ class Source:
     weights: str
     data_name: str | None
     unreadable: tuple[str, ...] = ()
+    learned: Learned | None = None
+
+    def with_weights(self, arrays):
+        """The same model with other weights.
+
+        Args:
+            arrays: `{"LAYER/VARIABLE": array}` of `network`, see `twin.values`.
+        """
+        import keras
+        import numpy as np
+
+        from export import twin
+        from resnet_keras import graph
+
+        reference = graph.as_float32(self.reference)
+        scale = np.asarray(reference.layers[1].scale, "float64").reshape(-1)
+        stem = next(layer.name for layer in self.network.layers if isinstance(layer, keras.layers.Conv2D))
+        kernel = (arrays[f"{stem}/kernel"] / scale.reshape(-1, 1)).astype("float32")
+        twin.assign(graph.flatten(reference), {**arrays, f"{stem}/kernel": kernel})  # which share their variables
+        return dataclasses.replace(self, reference=reference, network=_centred(reference, scale))
 
     @property
     def input_shape(self):
@@ -58,7 +80,8 @@ def load(model=None, weights=None, labels_file=None):
     keras_model, card, origin = _find(model, weights)
     _check(keras_model, model)
     labels = _labels(labels_file, card, classes=keras_model.output_shape[-1])
-    return _source(keras_model, card, origin, labels)
+    found = Learned.read(model) if pathlib.Path(model).is_dir() else None
+    return dataclasses.replace(_source(keras_model, card, origin, labels), learned=found)
 
 
 def _require_tensorflow():

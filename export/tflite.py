@@ -74,8 +74,10 @@ def export(
         out = f"{source.name}_{recipe}{'' if target == targets.DEFAULT else f'_{target}'}.tflite"
         artifact.claim(out, force)
     form = conversion.form(source, recipe, io, target)
+    command.refuse_calibration(source, calibration_data, calibration_images, calibration_method)
+    calibrates = form.recipe.integer_only and (source.learned is None or budget is not None)
     calibrated, evaluation = calibration.gather(
-        source, calibration_data, eval_data, form.recipe.integer_only, cli.say, calibration_images
+        source, calibration_data, eval_data, calibrates, cli.say, calibration_images
     )
     base = conversion.float_file(source, form)
     data, made = _quantized(base, source, form, calibrated, method, budget)
@@ -98,14 +100,13 @@ def export(
 def _quantized(base, source, form, calibrated, method, budget):
     """The bytes, and what the record says of how they came about."""
     from export import budgeting, conversion
-    from export.calibration import SEED
 
     if not form.recipe.integer_only:
         return base, {"calibration": None, "kept": []}
     limits = conversion.observed(base, source, calibrated, method)
-    kept = () if budget is None else budgeting.spend(budget, base, form, limits, calibrated.images)
-    calibration = {**calibrated.record(), "seed": SEED, "method": method, "ranges": limits}
-    return conversion.integer_file(base, form, limits, kept), {"calibration": calibration, "kept": list(kept)}
+    kept = () if budget is None else budgeting.spend(budget, base, form, limits, calibrated.images, source.learned)
+    made = {"calibration": command.calibration_record(source, calibrated, method, limits), "kept": list(kept)}
+    return conversion.integer_file(base, form, limits, kept, source.learned), made
 
 
 def _record(source, form, path):
@@ -166,6 +167,8 @@ def _sweep(args, as_json):
 
     ranges.check(args.calibration_method)
     source = sources.load(args.model, args.weights, args.labels)
+    if source.learned is not None:
+        raise ValueError(f"{args.model} was trained for int8: there is nothing to calibrate.")
     form = conversion.form(source, args.recipe, args.io, args.target)
     if not form.recipe.integer_only:
         raise ValueError(f"--calibration-sweep goes with --int8 or --int16x8. Received: --{args.recipe}.")

@@ -136,6 +136,7 @@ def _facts(row, cpu, npu):
         "sram_kib": number("sram_memory_used"),
         "dram_kib": number("dram_memory_used"),
         "flash_kib": number("on_chip_flash_memory_used") + number("off_chip_flash_memory_used"),
+        "traffic_bytes": int(number("dram_total_bytes") + number("off_chip_flash_total_bytes")),
         "weights_bytes": int(number("total_original_weights")),
         "compressed_weights_bytes": int(number("total_npu_encoded_weights")),
     }

@@ -53,8 +53,10 @@ def _settings(layer):
     from resnet_keras import batch_norm, convolution, elementwise
     from resnet_keras.layers import ChannelPadding
 
-    kind = type(layer)
-    if kind in (keras.layers.Conv2D, convolution.Conv2D) and layer.groups == 1 and layer.padding in PLAIN:
+    kind, activation = type(layer), getattr(layer, "activation", None)
+    linear, softmax = keras.activations.linear, keras.activations.softmax
+    convolutions = keras.layers.Conv2D, convolution.Conv2D
+    if kind in convolutions and layer.groups == 1 and layer.padding in PLAIN and activation is linear:
         return {
             "kind": "convolution",
             "filters": layer.filters,
@@ -64,13 +66,12 @@ def _settings(layer):
             "padding": layer.padding,
             "bias": layer.use_bias,
         }
-    if kind in (keras.layers.BatchNormalization, batch_norm.BatchNormalization):
-        if layer.axis in (-1, 3) and layer.center and layer.scale:
-            return {"kind": "batch norm", "epsilon": layer.epsilon}
-    if kind in (keras.layers.Activation, elementwise.Activation):
-        if layer.activation in (keras.activations.relu, keras.activations.softmax):
-            return {"kind": layer.activation.__name__}
-    if kind is keras.layers.Dense and layer.activation is keras.activations.linear:
+    norms = keras.layers.BatchNormalization, batch_norm.BatchNormalization
+    if kind in norms and layer.axis in (-1, 3) and layer.center and layer.scale:
+        return {"kind": "batch norm", "epsilon": layer.epsilon}
+    if kind in (keras.layers.Activation, elementwise.Activation) and activation in (keras.activations.relu, softmax):
+        return {"kind": activation.__name__}
+    if kind is keras.layers.Dense and activation is linear:
         return {"kind": "dense", "units": layer.units, "bias": layer.use_bias}
     if kind is keras.layers.MaxPooling2D and layer.padding == "valid":
         return {"kind": "max pooling", "size": list(layer.pool_size), "strides": list(layer.strides)}

@@ -1,0 +1,355 @@
+"""Prunes, clusters and trains a model for int8, and shows what that gained over plain int8.
+
+python -m export.compress --model runs/mine --qat
+python -m export.compress --model runs/mine --prune 0.5 --cluster 16 --qat
+"""
+
+import argparse
+import contextlib
+import dataclasses
+import json
+import pathlib
+import shutil
+import signal
+
+import numpy as np
+
+from export import child, compression, gains, learned
+from resnet_keras import checkpoint, cli
+
+JOB = "job"  # the directory, in that of the run, in which the work goes on
+STALL_LIMIT_S = 1800.0  # without one batch done: the first one compiles
+LARGEST_BATCH = 128
+SAME_SHARE_PERCENT = 99.0  # of the file's outputs have to be the trained network's
+# Passes over the training images and rate of the first step for each round.
+SCHEDULE = {"prune": (4, 0.02), "cluster": (2, 0.01), "qat": (3, 0.01)}
+
+
+def compress(
+    model=None,
+    *,
+    prune=None,
+    cluster=None,
+    qat=False,
+    data=None,
+    out=None,
+    epochs=None,
+    learning_rate=None,
+    seed=0,
+    resume=False,
+):
+    """Compresses a model and writes a run directory, from which the export commands make files.
+
+    The rounds follow each other: pruning, clustering that keeps the zeros, and quantization-aware training that keeps
+    both (the "collaborative optimization" of tensorflow-model-optimization). Each trains the network to answer as the
+    float one does, on augmented training images; test images are looked at once, at the end.
+
+    Args:
+        model: a run directory, a `.keras` file, or None for the bundled model.
+        prune: the share of the weights of each convolution and dense layer that becomes 0, above 0 and below 1.
+        cluster: how many different weights each of these layers has, from 2 to 256.
+        qat: whether to train with the rounding of int8.
+        data: what `resnet_keras.data.load` takes; default: the data set that the model was trained on.
+        out: the directory; default: `runs/MODEL_ROUNDS`.
+        epochs: passes over the training images in each round; default: 4 for pruning, 2 for clustering, 3 for QAT.
+        learning_rate: of each round's first step; it falls along a cosine. Default: 0.02 for pruning, 0.01 for others.
+        seed: decides the order and augmentation of the images.
+        resume: go on with what an interrupted call left in `out`; at most an epoch is lost.
+
+    Returns:
+        `(card, out)`: the model's card with the figures under `compression`, and the directory.
+
+    Raises:
+        ValueError: an argument is out of range, the library does not know one of the layers, or the data do not fit.
+        ConnectionError: the data set cannot be had.
+        ImportError: a package is missing.
+    """
+    import importlib.util
+
+    from export import conversion, twin
+    from export import source as sources
+    from resnet_keras import data as data_sets
+
+    stages = _stages(prune, cluster, qat, epochs, learning_rate)
+    if importlib.util.find_spec("tensorflow_model_optimization") is None:
+        raise ImportError(
+            "tensorflow-model-optimization is missing. Install it with: pip install 'resnet-keras[compress]'."
+        )
+    source = sources.load(model)
+    description = twin.describe(source.network)
+    card = _card(model, source)
+    out = pathlib.Path(out or f"runs/{source.name}_{_name(stages)}")
+    _claim(out, resume)
+    where = data or card.get("data")
+    if where is None:
+        raise ValueError("The model does not say what it was trained on. Name a data set or a folder with --data.")
+    dataset = data_sets.load(where, known_unreadable=source.unreadable if data is None else None)
+    _check(dataset, source, where)
+    images = _images(dataset, source)
+    form = conversion.form(source)
+    base = conversion.float_file(source, form)
+    limits = conversion.observed(base, _plain(source), images["calibration"], form.recipe.method)
+    job = {
+        "network": description,
+        "mean": source.mean,
+        "stages": [dataclasses.asdict(stage) for stage in stages],
+        "data": str(where),
+        "unreadable": [list(pair) for pair in dict.fromkeys(getattr(dataset.train, "unreadable", ()))],
+        "recipe": _recipe(card, source, dataset),
+        "seed": seed,
+        "ranges": limits,
+    }
+    directory = out / JOB
+    directory.mkdir(parents=True, exist_ok=True)
+    with checkpoint.held(out):
+        _prepare(directory, job, twin.values(source.network), images)
+        _work(directory, stages)
+        result = _collected(source, directory, description, limits)
+        candidates = gains.measure(source, result, images["calibration"], images["evaluation"], _name(stages))
+        same = _same_percent(directory, candidates[-1])
+        card["compression"] = {
+            "stages": job["stages"],
+            "seed": seed,
+            "data": dataset.name,
+            "files": [candidate.to_dict() for candidate in candidates],
+            "over_plain": gains.over_plain(candidates, images["evaluation"].labels),
+            "same_as_trained_percent": same,
+        }
+        if result.learned is not None:
+            result.learned.write(out)
+        checkpoint.save_model(out, result.reference)
+        checkpoint.save_card(out, card)
+        shutil.rmtree(directory)
+    return card, out
+
+
+def _stages(prune, cluster, qat, epochs, learning_rate):
+    """The rounds, in the order in which each keeps what those before it made."""
+    if prune is not None and not 0 < prune < 1:
+        raise ValueError(f"--prune takes a share of the weights above 0 and below 1, such as 0.5. Received: {prune}.")
+    if cluster is not None and not 2 <= cluster <= 256:
+        raise ValueError(f"--cluster takes a number of different weights from 2 to 256. Received: {cluster}.")
+    if epochs is not None and epochs < 1:
+        raise ValueError(f"--epochs must be at least 1. Received: {epochs}.")
+    if learning_rate is not None and not 0 < learning_rate <= 1:
+        raise ValueError(f"--learning-rate must be above 0 and at most 1. Received: {learning_rate}.")
+    chosen = {"prune": prune, "cluster": cluster, "qat": 0 if qat else None}
+    kinds = [kind for kind, amount in chosen.items() if amount is not None]
+    if not kinds:
+        raise ValueError("Nothing to do. Give --qat, --prune SPARSITY, --cluster N, or several of them.")
+    return tuple(
+        compression.Stage(
+            kind,
+            chosen[kind],
+            epochs or SCHEDULE[kind][0],
+            learning_rate or SCHEDULE[kind][1],
+            pruned="prune" in kinds[:place],
+            clustered="cluster" in kinds[:place],
+        )
+        for place, kind in enumerate(kinds)
+    )
+
+
+def _name(stages):
+    """Such as `prune50_cluster16_qat`."""
+    amounts = {"prune": lambda share: f"{100 * share:g}", "cluster": lambda count: f"{count:g}", "qat": lambda _: ""}
+    return "_".join(f"{stage.kind}{amounts[stage.kind](stage.amount)}" for stage in stages)
+
+
+def _plain(source):
+    """The source as one that was not trained for int8."""
+    return dataclasses.replace(source, learned=None)
+
+
+def _card(model, source):
+    """What the card of the result starts from."""
+    from export import source as sources
+
+    path = pathlib.Path(model) if model is not None else sources.BUNDLED
+    card = checkpoint.load_card(path) if path.is_dir() else {}
+    kept = {key: value for key, value in card.items() if key not in ("accuracy_percent", "compression")}
+    own = {"model": source.name, "labels": list(source.labels), "preprocess": source.preprocess.to_dict()}
+    return {**kept, **own}
+
+
+def _claim(out, resume):
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"--out must name a directory. Received a file: {out}.")
+    if (out / checkpoint.CARD).exists():
+        raise ValueError(f"{out} holds a finished run. Choose another --out, or delete it.")
+    if (out / JOB).exists() and not resume:
+        raise ValueError(f"{out} holds an unfinished run. Go on with --resume, choose another --out, or delete it.")
+
+
+def _check(dataset, source, where):
+    if len(dataset.class_names) != len(source.labels):
+        raise ValueError(f"{where} has {len(dataset.class_names)} classes; the model has {len(source.labels)}.")
+    shape = getattr(dataset.train, "images", np.empty((0, *source.input_shape))).shape[1:]
+    if shape != tuple(source.input_shape):
+        raise ValueError(f"{where} has images of shape {shape}; the model takes {tuple(source.input_shape)}.")
+
+
+def _images(dataset, source):
+    """What the network is looked at with: training images that set the ranges it starts from, and others."""
+    from export import calibration
+
+    judge, part = (dataset.test, "test") if dataset.test else (dataset.validation, "validation")
+    parts = {
+        "calibration": (dataset.train, "training", calibration.COUNT),
+        "validation": (dataset.validation, "validation", calibration.EVALUATION),
+        "evaluation": (judge, part, len(judge) if hasattr(judge, "images") else calibration.EVALUATION),
+    }
+    return {
+        name: calibration.from_split(split, dataset.name, kind, source, count)
+        for name, (split, kind, count) in parts.items()
+    }
+
+
+def _recipe(card, source, dataset):
+    """How the images are augmented: as when the model was trained, if that is known."""
+    from resnet_keras import recipes
+
+    known = card.get("recipe")
+    recipe = recipes.Recipe(**known) if known else recipes.get("fashion" if hasattr(dataset.train, "images") else "a3")
+    height = source.input_shape[0]
+    recipe = dataclasses.replace(recipe, batch_size=min(recipe.batch_size, LARGEST_BATCH), size=height, repeats=1)
+    return dataclasses.asdict(recipe)
+
+
+def _prepare(directory, job, weights, images):
+    """Writes the job down; one that is there already has to be the same."""
+    from safetensors.numpy import save_file
+
+    text = json.dumps(job)
+    path = directory / compression.JOB
+    if path.is_file():
+        if path.read_text() != text:
+            raise ValueError(f"{directory.parent} was started in another way. Resume without changes, or delete it.")
+        return
+    save_file(weights, directory / compression.WEIGHTS)
+    np.save(directory / compression.VALIDATION, images["validation"].images)
+    np.save(directory / compression.EVALUATION, images["evaluation"].images)
+    (directory / compression.CHECKPOINTS).mkdir(exist_ok=True)
+    checkpoint.write_text(path, text)
+
+
+@contextlib.contextmanager
+def _terminable():
+    """SIGTERM ends this process as an error does, and with it the child, which would else go on."""
+
+    def leave(number, _):
+        raise cli.Terminated("SIGTERM. Go on with --resume.", 128 + number)
+
+    before = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _work(directory, stages):
+    """Runs the child to its end, with a bar for each round."""
+    seen = {}
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(_terminable())
+        bars = {}
+
+        def heard(line):
+            try:
+                event = json.loads(line)
+            except ValueError:  # what libraries print
+                return
+            if not isinstance(event, dict):
+                return
+            seen.update(event)
+            if "step" in event:
+                kind, step = event["stage"], event["step"]
+                if kind not in bars:
+                    bars[kind] = stack.enter_context(cli.bar(kind, event["steps"], "steps", done=step)), step
+                advance, before = bars[kind]
+                advance(step - before)
+                bars[kind] = advance, step
+            elif "epoch" in event:
+                cli.say(
+                    f"{event['stage']} epoch {event['epoch']}/{event['epochs']}: loss {event['loss']:.4f}, same answer "
+                    f"as float on {event['agreement_percent']:.2f} % of the validation images"
+                )
+
+        done = child.run("export.compression", [str(directory)], STALL_LIMIT_S, heard)
+    if seen.get("missing"):
+        raise ImportError(seen["missing"])
+    if seen.get("refusal"):
+        raise ValueError(seen["refusal"])
+    if isinstance(done, str):
+        raise ValueError(f"The training process {done}.")
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or ["it printed nothing"])[-1]
+        raise ValueError(f"The training process ended with status {done.returncode}: {last}")
+
+
+def _collected(source, directory, description, limits):
+    """The `Source` of the compressed network."""
+    from safetensors.numpy import load_file
+
+    arrays = load_file(directory / compression.BAKED)
+    found = None
+    if (directory / compression.LEARNED).is_file():
+        values = json.loads((directory / compression.LEARNED).read_text())
+        found = learned.Learned(learned.complete(values["ranges"], limits, description), values["steps"])
+    return dataclasses.replace(source.with_weights(arrays), learned=found)
+
+
+def _same_percent(directory, candidate):
+    """The share of the outputs of the file that are those of the trained network to within one step, in percent.
+
+    None where no rounding was trained.
+    """
+    path = directory / compression.SCORES
+    if not path.is_file():
+        return None
+    difference = np.abs(np.load(path) - candidate.scores)
+    return 100.0 * float(np.mean(difference < 1.5 * compression.OUTPUT_STEP))
+
+
+def parser():
+    p = argparse.ArgumentParser(prog="python -m export.compress", description=__doc__.split("\n")[0])
+    p.add_argument("--model", help="run directory or .keras file (default: the bundled ResNet-20)")
+    p.add_argument("--qat", action="store_true", help="train with the rounding of int8")
+    p.add_argument("--prune", type=float, metavar="SPARSITY", help="set this share of the weights to 0, such as 0.5")
+    p.add_argument("--cluster", type=int, metavar="N", help="keep N different weights in each layer, such as 16")
+    p.add_argument("--data", help="data set, folder or .npz file to train on (default: what the model was trained on)")
+    p.add_argument("--out", metavar="DIR", help="run directory to write (default: runs/MODEL_ROUNDS)")
+    p.add_argument("--epochs", type=int, metavar="N", help="of each round (default: 4 prune, 2 cluster, 3 qat)")
+    p.add_argument("--learning-rate", type=float, metavar="RATE", help="of the first step (default: 0.02, 0.01, 0.01)")
+    p.add_argument("--seed", type=int, default=0, help="decides order and augmentation of the images (default: 0)")
+    p.add_argument("--resume", action="store_true", help="go on with an interrupted run in --out")
+    p.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    return p
+
+
+def main(arguments=None):
+    args = parser().parse_args(arguments)
+    as_json = vars(args).pop("json")
+    if args.model is None:
+        cli.say("no --model given: compressing the bundled ResNet-20, trained on Fashion-MNIST")
+    cli.import_keras()
+    card, out = compress(**vars(args))
+    found = card["compression"]
+    if as_json:
+        print(json.dumps(found, indent=2))
+    else:
+        cli.print_table(gains.HEADER, [gains.cells(entry) for entry in found["files"]])
+        for line in gains.sentences(found):
+            print(line)
+        print(f"wrote {out}; next: python -m export.tflite --model {out} --int8")
+    same = found["same_as_trained_percent"]
+    failure = None
+    if same is not None and same < SAME_SHARE_PERCENT:
+        failure = (
+            f"Only {same:.2f} % of the file's outputs are the trained network's; expected {SAME_SHARE_PERCENT:g} %."
+        )
+    return cli.gate(failure)
+
+
+if __name__ == "__main__":
+    cli.run(main)
