@@ -38,7 +38,8 @@ assets: $(READY) ## make the bundled model and sample again, from all of Fashion
 	$(BIN)/python -m resnet_keras.train --recipe fashion --out resnet_keras/assets/fashion_resnet20
 	@echo "Save model.keras again with keras 3.12 (Python 3.10): older versions cannot read what newer ones save."
 
-constraints: $(READY) ## pin the newest versions for every supported Python
+constraints: ## pin the newest versions for every supported Python
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/pip install -q uv
 	{ echo "# The versions that were tested, for every supported Python. Remade by: make constraints"; \
 	  $(BIN)/uv pip compile -q --universal --python-version 3.10 --all-extras --no-annotate --no-header \

@@ -8,7 +8,6 @@ import zlib
 import numpy as np
 
 from export import comparison, conversion, execution, targets, trial
-from resnet_keras import cli
 
 NPU = "ethos-u65-256"
 HEADER = ("file", "accuracy", "drop from float", "agrees", "size", "zipped", "weights")
@@ -66,6 +65,8 @@ def measure(source, result, calibrated, evaluation, name):
 
 def _scores(data, evaluation, name):
     """Probabilities of a file, `(count, classes)`, from the runtime in a process of its own."""
+    from resnet_keras import cli
+
     with tempfile.TemporaryDirectory() as directory, cli.bar(f"running {name}", len(evaluation), "images") as advance:
         path = pathlib.Path(directory, "x.tflite")
         path.write_bytes(data)
@@ -101,6 +102,8 @@ def _kernels(data):
 
 def _npu(data):
     """What Vela estimates, empty where it is not installed."""
+    from resnet_keras import cli
+
     try:
         facts, problems = trial.run(data, targets.get(NPU))
     except ImportError as error:

@@ -15,7 +15,7 @@ LIGHT = (
 )
 COMMANDS = [
     *(f"resnet_keras.{name}" for name in ("train", "recipes", "evaluate", "tfrecord", "weights")),
-    *(f"export.{name}" for name in ("tflite", "onnx", "verify", "bench", "doctor", "lint", "matrix")),
+    *(f"export.{name}" for name in ("tflite", "onnx", "verify", "bench", "doctor", "lint", "matrix", "compress")),
 ]
 
 
