@@ -85,6 +85,7 @@ def compress(
         raise ValueError("The model does not say what it was trained on. Name a data set or a folder with --data.")
     dataset = data_sets.load(where, known_unreadable=source.unreadable if data is None else None)
     _check(dataset, source, where)
+    card["data"] = card.get("data") or str(where)
     images = _images(dataset, source)
     form = conversion.form(source)
     base = conversion.float_file(source, form)
@@ -92,6 +93,7 @@ def compress(
     job = {
         "network": description,
         "mean": source.mean,
+        "scale": 1 / float(np.mean(source.preprocess.std)),
         "stages": [dataclasses.asdict(stage) for stage in stages],
         "data": str(where),
         "unreadable": [list(pair) for pair in dict.fromkeys(getattr(dataset.train, "unreadable", ()))],

@@ -77,9 +77,9 @@ def _tell(**event):
 def _run(directory, job):
     from safetensors.numpy import load_file, save_file
 
-    start = load_file(directory / WEIGHTS)
-    trainer = _Trainer(directory, job, twin.build(job["network"], start))
-    arrays = start
+    stem = next(at["name"] for at in job["network"] if at["kind"] == "convolution")
+    arrays = _scaled(load_file(directory / WEIGHTS), stem, 1 / job["scale"])
+    trainer = _Trainer(directory, job, twin.build(job["network"], arrays))
     for stage in (Stage(**stage) for stage in job["stages"]):
         done = directory / CHECKPOINTS / f"{stage.kind}.safetensors"
         if done.is_file():
@@ -87,8 +87,10 @@ def _run(directory, job):
             continue
         network = twin.build(job["network"], arrays)
         if stage.kind == "qat":
-            trained = trainer.train(stage, quantizing(network, job["ranges"], stage.pruned, stage.clustered))
+            start = {**job["ranges"], "centred": [end * job["scale"] for end in job["ranges"]["centred"]]}
+            trained = trainer.train(stage, quantizing(network, start, stage.pruned, stage.clustered))
             arrays, steps = baked(trained, job["network"])
+            steps[stem] = steps[stem] * job["scale"]
             learned = {"ranges": ranges(trained), "steps": {layer: list(map(float, s)) for layer, s in steps.items()}}
             (directory / LEARNED).write_text(json.dumps(learned))
             np.save(directory / SCORES, trainer.probabilities(trained, np.load(directory / EVALUATION)))
@@ -97,7 +99,17 @@ def _run(directory, job):
             wrapped, callbacks, strip = make(network, stage.amount, trainer.steps(stage), stage.pruned)
             arrays = twin.values(strip(trainer.train(stage, wrapped, callbacks)))
             save_file(arrays, done)
-    save_file(arrays, directory / BAKED)
+    save_file(_scaled(arrays, stem, job["scale"]), directory / BAKED)
+
+
+def _scaled(arrays, stem, factor):
+    """Another kernel for the first convolution, whose input is multiplied by the inverse.
+
+    The network takes pixel values, so its first kernel is a hundred times smaller than any other. In front of a batch
+    norm the length of a kernel decides nothing but how far a gradient turns it: the first step would throw it away.
+    """
+    kernel = f"{stem}/kernel"
+    return {**arrays, kernel: (arrays[kernel] * factor).astype(np.float32)}
 
 
 class _Trainer:
@@ -106,7 +118,8 @@ class _Trainer:
     def __init__(self, directory, job, teacher):
         from resnet_keras import data, recipes
 
-        self._directory, self._seed, self._mean = directory, job["seed"], np.float32(job["mean"])
+        self._directory, self._seed = directory, job["seed"]
+        self._mean, self._scale = np.float32(job["mean"]), np.float32(job["scale"])
         self._recipe = recipes.Recipe(**job["recipe"])
         self._dataset = data.load(job["data"], known_unreadable=job["unreadable"])
         self._teacher = _compiled(teacher)
@@ -152,7 +165,7 @@ class _Trainer:
         total, classes, losses = self.steps(stage), len(self._dataset.class_names), []
         batches = feed.iterate(feed.training(self._dataset.train, self._recipe, classes, self._seed, epoch))
         for step, (images, _) in enumerate(batches, epoch * total // stage.epochs):
-            pixels = np.asarray(images, np.float32) - self._mean
+            pixels = self._centred(images)
             network.optimizer.learning_rate.assign(stage.learning_rate * (1 + math.cos(math.pi * step / total)) / 2)
             for callback in callbacks:
                 callback.on_train_batch_begin(step)
@@ -165,8 +178,11 @@ class _Trainer:
         return float(np.mean(losses))
 
     def _logits(self, function, images):
-        parts = [np.asarray(images[i : i + BATCH], np.float32) - self._mean for i in range(0, len(images), BATCH)]
+        parts = [self._centred(images[i : i + BATCH]) for i in range(0, len(images), BATCH)]
         return np.concatenate([function(part).numpy() for part in parts])
+
+    def _centred(self, images):
+        return (np.asarray(images, np.float32) - self._mean) * self._scale
 
     def probabilities(self, network, images):
         """What an int8 file of the quantized network should give: `(count, classes)`, in the steps of its output."""

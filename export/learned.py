@@ -107,13 +107,15 @@ class Learned:
             kernel: float32, outputs first, as files have it.
 
         Returns:
-            `(integers, steps)`; where all weights of an output are 0 its step is 1.
+            `(integers, steps)`. An output without weights takes the smallest step of the others: its bias is stored in
+            that.
 
         Raises:
             ValueError: the weights are no multiples of the steps.
         """
         steps = np.asarray(self.steps[layer], np.float32)
-        steps = np.where(steps > 0, steps, np.float32(1))
+        used = kernel.reshape(len(kernel), -1).any(axis=1) & (steps > 0)
+        steps = np.where(used, steps, steps[used].min() if used.any() else np.float32(1)).astype(np.float32)
         exact = kernel / steps.reshape(-1, *[1] * (kernel.ndim - 1))
         integers = np.rint(exact)
         if np.abs(exact - integers).max(initial=0) > OFF_THE_STEPS or np.abs(integers).max(initial=0) > LIMIT:

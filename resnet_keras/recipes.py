@@ -289,6 +289,14 @@ ROWS = {
         "half an hour to an hour on two cores with bfloat16",
         "ResNet-20, seeds 0, 1 and 2: 94.89, 94.72 and 94.85 % of 10,000 test images",
     ),
+    # The best that two cores reach in an hour: fewer passes, nine times the weights.
+    "fashion-hour": Row(
+        dataclasses.replace(_FASHION, width_multiplier=3, epochs=20),
+        "this package; the width is that of wide residual networks (Zagoruyko and Komodakis, arXiv:1605.07146)",
+        "ResNet-20 of three times the width, 95.3 % of the test images",
+        "an hour on two cores with bfloat16",
+        "seed 0: 95.33 % of 10,000 test images",
+    ),
     "finetune": Row(
         Recipe(
             model="resnet50",
