@@ -22,7 +22,7 @@ STALL_LIMIT_S = 1800.0  # without one batch done: the first one compiles
 LARGEST_BATCH = 128
 SAME_SHARE_PERCENT = 99.0  # of the file's outputs have to be the trained network's
 # Passes over the training images and rate of the first step for each round.
-SCHEDULE = {"prune": (4, 0.02), "cluster": (2, 0.01), "qat": (3, 0.01)}
+SCHEDULE = {"prune": (4, 0.01), "cluster": (2, 0.001), "qat": (3, 0.001)}
 
 
 def compress(
@@ -52,7 +52,7 @@ def compress(
         data: what `resnet_keras.data.load` takes; default: the data set that the model was trained on.
         out: the directory; default: `runs/MODEL_ROUNDS`.
         epochs: passes over the training images in each round; default: 4 for pruning, 2 for clustering, 3 for QAT.
-        learning_rate: of each round's first step; it falls along a cosine. Default: 0.02 for pruning, 0.01 for others.
+        learning_rate: of each round's first step; it falls along a cosine. Default: 0.01 for pruning, 0.001 for others.
         seed: decides the order and augmentation of the images.
         resume: go on with what an interrupted call left in `out`; at most an epoch is lost.
 
@@ -322,7 +322,7 @@ def parser():
     p.add_argument("--data", help="data set, folder or .npz file to train on (default: what the model was trained on)")
     p.add_argument("--out", metavar="DIR", help="run directory to write (default: runs/MODEL_ROUNDS)")
     p.add_argument("--epochs", type=int, metavar="N", help="of each round (default: 4 prune, 2 cluster, 3 qat)")
-    p.add_argument("--learning-rate", type=float, metavar="RATE", help="of the first step (default: 0.02, 0.01, 0.01)")
+    p.add_argument("--learning-rate", type=float, metavar="RATE", help="of the first step (default: 0.01, 0.001, 0.001)")
     p.add_argument("--seed", type=int, default=0, help="decides order and augmentation of the images (default: 0)")
     p.add_argument("--resume", action="store_true", help="go on with an interrupted run in --out")
     p.add_argument("--json", action="store_true", help="print JSON instead of a table")
