@@ -20,7 +20,10 @@ from resnet_keras import checkpoint, cli
 JOB = "job"  # the directory, in that of the run, in which the work goes on
 STALL_LIMIT_S = 1800.0  # without one batch done: the first one compiles
 LARGEST_BATCH = 128
-SAME_SHARE_PERCENT = 99.0  # of the file's outputs have to be the trained network's
+# Of the file's outputs have to be the trained network's to one step. The two round sums that lie close to the middle of
+# two steps differently, and a logit's step is wider than a probability's: about one output in a hundred is two off. What
+# was wrong here, a bias or a kernel on other steps, showed as 80 to 97 %.
+SAME_SHARE_PERCENT = 98.0
 # Passes over the training images and rate of the first step for each round.
 SCHEDULE = {"prune": (4, 0.01), "cluster": (2, 0.001), "qat": (3, 0.001)}
 

@@ -158,7 +158,7 @@ class TestEverything:
                 assert len(np.unique(np.float32(values))) <= CLUSTERS, name
 
     def test_the_file_is_the_network_that_was_trained(self, everything):
-        assert everything[0]["compression"]["same_as_trained_percent"] >= 99
+        assert everything[0]["compression"]["same_as_trained_percent"] >= compress.SAME_SHARE_PERCENT
 
     def test_the_table_tells_sizes_and_gains(self, everything, capsys):
         full, plain, own = everything[0]["compression"]["files"]
