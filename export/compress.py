@@ -21,8 +21,8 @@ JOB = "job"  # the directory, in that of the run, in which the work goes on
 STALL_LIMIT_S = 1800.0  # without one batch done: the first one compiles
 LARGEST_BATCH = 128
 # Of the file's outputs have to be the trained network's to one step. The two round sums that lie close to the middle of
-# two steps differently, and a logit's step is wider than a probability's: about one output in a hundred is two off. What
-# was wrong here, a bias or a kernel on other steps, showed as 80 to 97 %.
+# two steps differently, and a logit's step is wider than a probability's, so about one output in a hundred is two off.
+# What was wrong here, a bias or a kernel on other steps, showed as 80 to 97 %.
 SAME_SHARE_PERCENT = 98.0
 # Passes over the training images and rate of the first step for each round.
 SCHEDULE = {"prune": (4, 0.01), "cluster": (2, 0.001), "qat": (3, 0.001)}
@@ -325,7 +325,7 @@ def parser():
     p.add_argument("--data", help="data set, folder or .npz file to train on (default: what the model was trained on)")
     p.add_argument("--out", metavar="DIR", help="run directory to write (default: runs/MODEL_ROUNDS)")
     p.add_argument("--epochs", type=int, metavar="N", help="of each round (default: 4 prune, 2 cluster, 3 qat)")
-    p.add_argument("--learning-rate", type=float, metavar="RATE", help="of the first step (default: 0.01, 0.001, 0.001)")
+    p.add_argument("--learning-rate", type=float, metavar="RATE", help="of the first step (default: 0.01 or 0.001)")
     p.add_argument("--seed", type=int, default=0, help="decides order and augmentation of the images (default: 0)")
     p.add_argument("--resume", action="store_true", help="go on with an interrupted run in --out")
     p.add_argument("--json", action="store_true", help="print JSON instead of a table")
