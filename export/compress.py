@@ -74,11 +74,9 @@ def compress(
     from resnet_keras import data as data_sets
 
     stages = _stages(prune, cluster, qat, epochs, learning_rate)
-    if importlib.util.find_spec("tensorflow_model_optimization") is None:
-        raise ImportError(
-            "tensorflow-model-optimization is missing. Install it with: pip install 'resnet-keras[compress]'."
-        )
-    source = sources.load(model)
+    if importlib.util.find_spec("tensorflow_model_optimization") is None:  # not imported: see `twin`
+        raise ImportError(compression.MISSING)
+    source = dataclasses.replace(sources.load(model), learned=None)  # what it was trained for before counts no more
     description = twin.describe(source.network)
     card = _card(model, source)
     out = pathlib.Path(out or f"runs/{source.name}_{_name(stages)}")
@@ -92,7 +90,7 @@ def compress(
     images = _images(dataset, source)
     form = conversion.form(source)
     base = conversion.float_file(source, form)
-    limits = conversion.observed(base, _plain(source), images["calibration"], form.recipe.method)
+    limits = conversion.observed(base, source, images["calibration"], form.recipe.method)
     job = {
         "network": description,
         "mean": source.mean,
@@ -159,11 +157,6 @@ def _name(stages):
     """Such as `prune50_cluster16_qat`."""
     amounts = {"prune": lambda share: f"{100 * share:g}", "cluster": lambda count: f"{count:g}", "qat": lambda _: ""}
     return "_".join(f"{stage.kind}{amounts[stage.kind](stage.amount)}" for stage in stages)
-
-
-def _plain(source):
-    """The source as one that was not trained for int8."""
-    return dataclasses.replace(source, learned=None)
 
 
 def _card(model, source):

@@ -21,6 +21,7 @@ from export import twin
 JOB, WEIGHTS, VALIDATION, EVALUATION = "job.json", "weights.safetensors", "validation.npy", "evaluation.npy"
 BAKED, LEARNED, SCORES = "baked.safetensors", "learned.json", "scores.npy"
 CHECKPOINTS = "checkpoints"
+MISSING = "tensorflow-model-optimization is missing. Install it with: pip install 'resnet-keras[compress]'."
 MOMENTUM = 0.9
 REPORT_EVERY_S = 0.5
 BATCH = 128  # of images that are only looked at
@@ -53,9 +54,7 @@ def library():
     try:
         import tensorflow_model_optimization
     except ImportError as error:
-        raise ImportError(
-            "tensorflow-model-optimization is missing. Install it with: pip install 'resnet-keras[compress]'."
-        ) from error
+        raise ImportError(MISSING) from error
     return tensorflow_model_optimization
 
 

@@ -43,7 +43,7 @@ def measure(source, result, calibrated, evaluation, name):
     """Makes and runs the float file, the plain int8 file and that of the compressed network.
 
     Args:
-        source: the `source.Source` of the float model.
+        source: the `source.Source` of the float model, without learned ranges.
         result: that of the compressed one.
         calibrated: the `calibration.ImageSet` for whatever has no ranges of its own.
         evaluation: the `calibration.ImageSet` on which they are compared, which had no part in making any of them.
@@ -52,11 +52,10 @@ def measure(source, result, calibrated, evaluation, name):
     Returns:
         Three `Candidate`s.
     """
-    plain = dataclasses.replace(source, learned=None)
-    data = conversion.convert(plain, "float32")
+    data = conversion.convert(source, "float32")
     reference = _scores(data, evaluation, "float32")
     made = [_candidate("float32", data, {}, reference, reference, evaluation)]
-    for label, network in (("int8", plain), (f"{name} int8", result)):
+    for label, network in (("int8", source), (f"{name} int8", result)):
         data = conversion.convert(network, calibration=calibrated)
         npu = _npu(conversion.convert(network, io="int8", calibration=calibrated, target=NPU))
         made.append(_candidate(label, data, npu, _scores(data, evaluation, label), reference, evaluation))
