@@ -18,7 +18,7 @@ def trained(seed, directory):
     from resnet_keras import recipes
     from resnet_keras.train import train
 
-    run = directory / f"{RECIPE}-seed{seed}"
+    run = directory / f"resnet20-seed{seed}"
     if not (run / checkpoint.MODEL).exists():
         train(recipes.get(RECIPE), run, seed=seed, resume=(run / "run.json").exists())
     return checkpoint.load_card(run)

@@ -16,17 +16,15 @@ import time
 
 import numpy as np
 
-from export import twin
+from export import techniques, twin
 
 JOB, WEIGHTS, VALIDATION, EVALUATION = "job.json", "weights.safetensors", "validation.npy", "evaluation.npy"
 BAKED, LEARNED, SCORES = "baked.safetensors", "learned.json", "scores.npy"
 CHECKPOINTS = "checkpoints"
-MISSING = "tensorflow-model-optimization is missing. Install it with: pip install 'resnet-keras[compress]'."
 MOMENTUM = 0.9
 REPORT_EVERY_S = 0.5
 BATCH = 128  # of images that are only looked at
 OUTPUT_STEP = 1 / 256  # of a probability in 8 bits, as TensorFlow Lite fixes it
-WEIGHT_LIMIT = 127  # of the narrow range of 8 bits, in which weights are symmetric
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,23 +43,10 @@ class Stage:
     clustered: bool
 
 
-def library():
-    """`tensorflow_model_optimization`; from now on `tf.keras` is `tf_keras`, for the whole process.
-
-    Raises:
-        ImportError: it is not installed.
-    """
-    try:
-        import tensorflow_model_optimization
-    except ImportError as error:
-        raise ImportError(MISSING) from error
-    return tensorflow_model_optimization
-
-
 def main(directory):
     directory = pathlib.Path(directory)
     try:
-        library()
+        techniques.library()
         _run(directory, json.loads((directory / JOB).read_text()))
     except (ValueError, ConnectionError) as error:
         _tell(refusal=str(error))
@@ -87,14 +72,18 @@ def _run(directory, job):
         network = twin.build(job["network"], arrays)
         if stage.kind == "qat":
             start = {**job["ranges"], "centred": [end * job["scale"] for end in job["ranges"]["centred"]]}
-            trained = trainer.train(stage, quantizing(network, start, stage.pruned, stage.clustered))
-            arrays, steps = baked(trained, job["network"])
+            trained = trainer.train(stage, techniques.quantizing(network, start, stage.pruned, stage.clustered))
+            arrays, steps = techniques.baked(trained, job["network"])
+            techniques.assign(trained, arrays)
             steps[stem] = steps[stem] * job["scale"]
-            learned = {"ranges": ranges(trained), "steps": {layer: list(map(float, s)) for layer, s in steps.items()}}
+            learned = {
+                "ranges": techniques.ranges(trained),
+                "steps": {layer: list(map(float, s)) for layer, s in steps.items()},
+            }
             (directory / LEARNED).write_text(json.dumps(learned))
             np.save(directory / SCORES, trainer.probabilities(trained, np.load(directory / EVALUATION)))
         else:
-            make = pruning if stage.kind == "prune" else clustering
+            make = techniques.pruning if stage.kind == "prune" else techniques.clustering
             wrapped, callbacks, strip = make(network, stage.amount, trainer.steps(stage), stage.pruned)
             arrays = twin.values(strip(trainer.train(stage, wrapped, callbacks)))
             save_file(arrays, done)
@@ -195,181 +184,6 @@ def _compiled(network):
     import tensorflow as tf
 
     return tf.function(lambda pixels: network(pixels, training=False), autograph=False, reduce_retracing=True)
-
-
-def pruning(network, sparsity, steps, pruned=False):
-    """The network with weights that go to 0, the smallest first (Zhu and Gupta, arXiv:1710.01878).
-
-    The sparsity of each convolution and dense layer rises over the first half of the steps.
-
-    Returns:
-        `(network to train, callbacks, function that gives the plain network back)`.
-    """
-    sparsities = library().sparsity.keras
-    schedule = sparsities.PolynomialDecay(0.0, sparsity, 0, max(steps // 2, 1), frequency=max(steps // 100, 1))
-    wrapped = _wrapped(network, lambda layer: sparsities.prune_low_magnitude(layer, pruning_schedule=schedule))
-    return wrapped, [sparsities.UpdatePruningStep()], sparsities.strip_pruning
-
-
-def clustering(network, clusters, steps, pruned):
-    """The network with `clusters` different weights a layer (Han et al., arXiv:1510.00149, section 3), zeros kept.
-
-    Returns:
-        See `pruning`.
-    """
-    library()
-    from tensorflow_model_optimization.python.core.clustering.keras.experimental import cluster
-
-    api = library().clustering.keras
-
-    def wrap(layer):
-        return cluster.cluster_weights(
-            layer,
-            number_of_clusters=int(clusters),
-            cluster_centroids_init=api.CentroidInitialization.KMEANS_PLUS_PLUS,
-            preserve_sparsity=pruned,
-        )
-
-    return _wrapped(network, wrap), [], api.strip_clustering
-
-
-def _wrapped(network, wrap):
-    import tf_keras
-
-    def clone(layer):
-        return wrap(layer) if isinstance(layer, (tf_keras.layers.Conv2D, tf_keras.layers.Dense)) else layer
-
-    return tf_keras.models.clone_model(network, clone_function=clone)
-
-
-def quantizing(network, start, pruned=False, clustered=False):
-    """The network that rounds weights and activations as an int8 file does (Jacob et al., arXiv:1712.05877).
-
-    Args:
-        network: a twin.
-        start: `{layer: (low, high)}`, the ranges of plain int8, from which training goes on.
-        pruned, clustered: what has to stay as it is.
-
-    Returns:
-        A `tf_keras.Model` up to the rounded logits.
-    """
-    import tf_keras
-
-    quantize = library().quantization.keras
-
-    class Nothing(quantize.QuantizeConfig):
-        """Rounds nothing: the values are those that went in."""
-
-        def get_weights_and_quantizers(self, layer):
-            return []
-
-        def get_activations_and_quantizers(self, layer):
-            return []
-
-        def set_quantize_weights(self, layer, quantize_weights):
-            pass
-
-        def set_quantize_activations(self, layer, quantize_activations):
-            pass
-
-        def get_output_quantizers(self, layer):
-            return []
-
-        def get_config(self):
-            return {}
-
-    def annotate(layer):
-        if isinstance(layer, tf_keras.layers.InputLayer):
-            return layer
-        return quantize.quantize_annotate_layer(layer, Nothing() if isinstance(layer, twin.channel_padding()) else None)
-
-    with quantize.quantize_scope({"Nothing": Nothing, "ChannelPadding": twin.channel_padding()}):
-        annotated = tf_keras.models.clone_model(network, clone_function=annotate)
-        quantized = quantize.quantize_apply(annotated, _scheme(pruned, clustered))
-    for layer, low, high in _ranged(quantized):
-        low.assign(start[layer][0])
-        high.assign(start[layer][1])
-    return quantized
-
-
-def _scheme(pruned, clustered):
-    library()
-    from tensorflow_model_optimization.python.core.quantization.keras.collab_opts.cluster_preserve import (
-        cluster_preserve_quantize_registry as registry,
-    )
-    from tensorflow_model_optimization.python.core.quantization.keras.collab_opts.cluster_preserve import (
-        default_8bit_cluster_preserve_quantize_scheme as cluster_preserve,
-    )
-    from tensorflow_model_optimization.python.core.quantization.keras.collab_opts.prune_preserve import (
-        default_8bit_prune_preserve_quantize_scheme as prune_preserve,
-    )
-    from tensorflow_model_optimization.python.core.quantization.keras.default_8bit import default_8bit_quantize_scheme
-
-    class Clusters(cluster_preserve.Default8BitClusterPreserveQuantizeScheme):
-        """One scale a layer before batch norm is folded in, where the library has one for each channel.
-
-        With scales of their own the channels would round one cluster to different integers, and a file of 16 clusters
-        would hold as many different bytes as any other.
-        """
-
-        def get_quantize_registry(self):
-            found = super().get_quantize_registry()
-            one_scale = registry.ClusterPreserveDefault8BitWeightsQuantizer
-            found._config_quantizer_map["Default8BitConvQuantizeConfig"] = one_scale(self.preserve_sparsity)
-            return found
-
-    if clustered:
-        return Clusters(preserve_sparsity=pruned)
-    if pruned:
-        return prune_preserve.Default8BitPrunePreserveQuantizeScheme()
-    return default_8bit_quantize_scheme.Default8BitQuantizeScheme()
-
-
-def _variables(layer):
-    """`{last part of the name: variable}` of a layer of a quantized network."""
-    return {variable.name.split("/")[-1].split(":")[0]: variable for variable in layer.weights}
-
-
-def _ranged(quantized):
-    """`(name of the layer whose result is rounded, variable of the lower end, of the upper end)`, the input first."""
-    for layer in quantized.layers:
-        own = _variables(layer)
-        for place in ("quantize_layer", "output", "post_activation"):
-            if f"{place}_min" in own:
-                name = layer.layer.name if hasattr(layer, "layer") else "centred"
-                yield name, own[f"{place}_min"], own[f"{place}_max"]
-
-
-def ranges(quantized):
-    """`{layer: (low, high)}` of what a quantized network rounds; of its input, `centred`."""
-    return {layer: (float(low.numpy()), float(high.numpy())) for layer, low, high in _ranged(quantized)}
-
-
-def baked(quantized, description):
-    """The weights as the quantized network rounds them, and the steps of each layer.
-
-    Returns:
-        `({"LAYER/VARIABLE": array}, {layer: steps})`; the steps, one for each output, are those of the kernel after
-        batch norm is folded into it, which scales each output.
-    """
-    arrays, steps = {}, {}
-    for layer in quantized.layers:
-        if not hasattr(layer, "layer"):
-            continue
-        name, own = layer.layer.name, _variables(layer)
-        arrays |= {f"{name}/{key}": own[key].numpy() for key in twin.VARIABLES if key in own}
-        if "kernel_max" in own:
-            kernel = arrays[f"{name}/kernel"]
-            largest = np.maximum(np.abs(own["kernel_min"].numpy()), np.abs(own["kernel_max"].numpy()))
-            step = (largest / WEIGHT_LIMIT).astype(np.float32)
-            integers = np.rint(kernel / np.where(step > 0, step, 1))
-            arrays[f"{name}/kernel"] = np.clip(integers, -WEIGHT_LIMIT, WEIGHT_LIMIT).astype(np.float32) * step
-            steps[name] = np.broadcast_to(step, kernel.shape[-1:])
-    for at in description:
-        if at["kind"] == "batch norm" and at["inputs"][0] in steps:
-            gamma, variance = (arrays[f"{at['name']}/{key}"] for key in ("gamma", "moving_variance"))
-            steps[at["inputs"][0]] = steps[at["inputs"][0]] * np.abs(gamma) / np.sqrt(variance + at["epsilon"])
-    return arrays, steps
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from safetensors.numpy import load_file, save_file
 from trained import briefly_trained
 
 import resnet_keras
-from export import compress, compression, conversion, learned, runtime, source, tflite, twin
+from export import compress, compression, conversion, job, learned, runtime, source, tflite, twin
 from export import onnx as onnx_export
 from resnet_keras import checkpoint, cli, data
 
@@ -27,8 +27,8 @@ BRIDGE = """
 import json, pathlib, sys
 import numpy as np
 from safetensors.numpy import load_file, save_file
-from export import compression, twin
-compression.library()
+from export import techniques, twin
+techniques.library()
 import tensorflow as tf, tf_keras
 directory = pathlib.Path(sys.argv[1])
 description = json.loads((directory / "network.json").read_text())
@@ -39,12 +39,12 @@ save_file(twin.values(network), directory / "back.safetensors")
 """
 STEP = """
 everything = {name: (-1.0, 1.0) for at in description for name in (at["name"], "centred")}
-quantized = compression.quantizing(network, everything)
+quantized = techniques.quantizing(network, everything)
 loss = tf_keras.losses.CategoricalCrossentropy(from_logits=True)
 quantized.compile(tf_keras.optimizers.SGD(0.01, jit_compile=False), loss, jit_compile=False)
 classes = quantized.output_shape[-1]
 losses = [float(quantized.train_on_batch(images, np.eye(classes)[np.arange(len(images))])) for _ in range(3)]
-arrays, steps = compression.baked(quantized, description)
+arrays, steps = techniques.baked(quantized, description)
 save_file(arrays, directory / "baked.safetensors")
 (directory / "losses.json").write_text(json.dumps(losses))
 """
@@ -100,6 +100,9 @@ class TestBridge:
         baked = load_file(tmp_path / "baked.safetensors")
         assert baked.keys() == own.keys()
         assert not np.array_equal(baked["stem_conv/kernel"], own["stem_conv/kernel"])
+        statistics = [key for key in own if "/moving_" in key]
+        assert statistics
+        assert all(np.array_equal(baked[key], own[key]) for key in statistics)
         restored = found.with_weights(baked)
         for key, values in twin.values(restored.network).items():
             np.testing.assert_allclose(values, baked[key], rtol=1e-6)
@@ -219,7 +222,7 @@ def test_terminated_and_resumed(tiny, few_images, tmp_path, capsys):
     arguments = ["--model", str(tiny), "--data", str(few_images), "--out", str(out), "--prune", "0.5", "--qat"]
     command = [sys.executable, "-m", "export.compress", *arguments, "--epochs", "2", "--json"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        first = out / compress.JOB / compression.CHECKPOINTS / "prune" / "checkpoint"
+        first = out / job.DIRECTORY / compression.CHECKPOINTS / "prune" / "checkpoint"
         while process.poll() is None and not first.exists():
             time.sleep(0.05)
         process.send_signal(signal.SIGTERM)
@@ -237,7 +240,7 @@ def test_terminated_and_resumed(tiny, few_images, tmp_path, capsys):
     assert status in (cli.GOOD, cli.GATE_FAILED)
     assert "prune epoch 1/2" not in printed.err
     assert json.loads(printed.out)["files"][-1]["zero_percent"] > 45
-    assert not (out / compress.JOB).exists()
+    assert not (out / job.DIRECTORY).exists()
 
 
 @pytest.mark.parametrize(
