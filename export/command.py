@@ -31,10 +31,46 @@ def parser(name, doc, formats, targets):
     p.add_argument("--eval-data", metavar="DIR|NPZ", help="other images, to verify the file with")
     p.add_argument("--max-drop", type=float, metavar="POINTS", help="largest accepted drop in accuracy (default: 1)")
     p.add_argument("--labels", metavar="FILE", help="text file with one class name a line")
-    p.add_argument("--out", metavar="FILE", help="file to write (default: MODEL_RECIPE_TARGET and the suffix)")
+    place = p.add_mutually_exclusive_group()
+    place.add_argument("--out", metavar="FILE", help="file to write (default: MODEL_RECIPE_TARGET and the suffix)")
+    place.add_argument(
+        "--bundle",
+        metavar="DIR",
+        help="write a folder for the app instead: model, labels, code, golden images; --target may name several, A,B",
+    )
     p.add_argument("--force", action="store_true", help="replace a foreign file; keep a file that fails --max-drop")
     p.add_argument("--json", action="store_true", help="print the record as JSON instead of a table")
     return p
+
+
+def file_name(name, recipe, target, registry, suffix):
+    """What a file is called by default.
+
+    Args:
+        name: of the model.
+        recipe: name of the recipe.
+        target: name of the target, which is left out where it is the default.
+        registry: a module with `DEFAULT`.
+        suffix: without the dot.
+    """
+    return f"{name}_{recipe}{'' if target == registry.DEFAULT else f'_{target}'}.{suffix}"
+
+
+def loaded(model, weights, labels):
+    """The `source.Source` of what a user names; what is loaded already is taken as it is."""
+    from export import source as sources
+
+    return model if isinstance(model, sources.Source) else sources.load(model, weights, labels)
+
+
+def check_target(args):
+    """Refuses a list of targets where one file is written.
+
+    Raises:
+        ValueError: there is such a list.
+    """
+    if args.bundle is None and "," in args.target:
+        raise ValueError(f"--target takes several names only together with --bundle. Received: {args.target}.")
 
 
 def say_default(args):

@@ -14,7 +14,7 @@ import json
 import pathlib
 import tempfile
 
-from export import artifact, backends, command, onnx_targets, ranges, recipes
+from export import artifact, backends, bundle, command, onnx_targets, ranges, recipes
 
 FORMATS = {name: recipes.RECIPES[name] for name in onnx_targets.RECIPES}
 PROOF_IMAGES = 8
@@ -39,7 +39,7 @@ def export(
     """Converts a model, runs the file beside the float model, and writes it with its record.
 
     Args:
-        model: a run directory, a `.keras` file, a model's name, or None for the bundled model.
+        model: a run directory, a `.keras` file, a model's name, a `source.Source`, or None for the bundled model.
         weights: for a name, a published tag, a file of weights, or `"random"`.
         recipe: `"float32"`, `"float16"`, `"int8"` or, for 16-bit activations, `"int16x8"`.
         target: a name in `onnx_targets.TARGETS`: what will run the file.
@@ -56,7 +56,6 @@ def export(
         ImportError: a package is missing.
     """
     from export import calibration, lint, onnx_graph, verify
-    from export import source as sources
     from resnet_keras import cli
 
     chosen, consumer = recipes.get(recipe), onnx_targets.get(target)
@@ -66,9 +65,9 @@ def export(
     onnx_graph.require()
     if out is not None:
         _claim(out, force)
-    source = sources.load(model, weights, labels)
+    source = command.loaded(model, weights, labels)
     if out is None:
-        out = f"{source.name}_{recipe}{'' if target == onnx_targets.DEFAULT else f'_{target}'}.onnx"
+        out = command.file_name(source.name, recipe, target, onnx_targets, "onnx")
         _claim(out, force)
     command.refuse_calibration(source, calibration_data, calibration_images, calibration_method)
     calibrates = chosen.integer_only and source.learned is None
@@ -159,8 +158,11 @@ def main(arguments=None):
     args = parser().parse_args(arguments)
     from resnet_keras import cli
 
+    command.check_target(args)
     command.say_default(args)
-    as_json = vars(args).pop("json")
+    if args.bundle is not None:
+        return bundle.main(args, "onnx")
+    as_json, _ = vars(args).pop("json"), vars(args).pop("bundle")
     record, report, failure = export(**vars(args))
     if failure and not args.force:
         cli.say("nothing was written; --force keeps the file all the same")

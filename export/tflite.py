@@ -8,7 +8,7 @@ import json
 import pathlib
 import tempfile
 
-from export import artifact, command, ranges, recipes, targets
+from export import artifact, bundle, command, ranges, recipes, targets
 
 PROOF_IMAGES = 8
 
@@ -33,7 +33,7 @@ def export(
     """Converts a model, runs the file beside the float model, and writes it with its record.
 
     Args:
-        model: a run directory, a `.keras` file, a model's name, or None for the bundled model.
+        model: a run directory, a `.keras` file, a model's name, a `source.Source`, or None for the bundled model.
         weights: for a name, a published tag, a file of weights, or `"random"`.
         recipe: a name in `recipes.RECIPES`.
         target: a name in `targets.TARGETS`: what will run the file.
@@ -59,7 +59,6 @@ def export(
         ImportError: a package is missing.
     """
     from export import budgeting, calibration, conversion, lint, trial, verify
-    from export import source as sources
     from resnet_keras import cli
 
     io = targets.get(target).edge(recipes.get(recipe), io)
@@ -69,9 +68,9 @@ def export(
     trial.require(targets.get(target))
     if out is not None:
         artifact.claim(out, force)
-    source = sources.load(model, weights, labels)
+    source = command.loaded(model, weights, labels)
     if out is None:
-        out = f"{source.name}_{recipe}{'' if target == targets.DEFAULT else f'_{target}'}.tflite"
+        out = command.file_name(source.name, recipe, target, targets, "tflite")
         artifact.claim(out, force)
     form = conversion.form(source, recipe, io, target)
     command.refuse_calibration(source, calibration_data, calibration_images, calibration_method)
@@ -149,8 +148,14 @@ def main(arguments=None):
     args = parser().parse_args(arguments)
     from resnet_keras import cli
 
+    command.check_target(args)
     command.say_default(args)
-    as_json, sweeping = vars(args).pop("json"), vars(args).pop("calibration_sweep")
+    sweeping = vars(args).pop("calibration_sweep")
+    if sweeping and args.bundle is not None:
+        raise ValueError("--calibration-sweep writes nothing: leave --bundle out.")
+    if args.bundle is not None:
+        return bundle.main(args, "tflite")
+    as_json, _ = vars(args).pop("json"), vars(args).pop("bundle")
     if sweeping:
         return _sweep(args, as_json)
     record, report, failure = export(**vars(args))

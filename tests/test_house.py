@@ -11,11 +11,15 @@ ROOT = pathlib.Path(__file__).parent.parent
 MAY_IMPORT_RESNET_KERAS = {"calibration.py", "compress.py", "source.py", "verify.py"}
 LIGHT = (
     *("runtime", "backends", "artifact", "recipes", "targets", "onnx_targets", "bench", "footprint", "lint"),
-    *("metadata", "matrix"),
+    *("metadata", "matrix", "bundle", "bundle_index", "bundle_readme", "folder", "golden", "photo", "plain_kernels"),
+    "templates",
 )
 COMMANDS = [
     *(f"resnet_keras.{name}" for name in ("train", "recipes", "evaluate", "tfrecord", "weights")),
-    *(f"export.{name}" for name in ("tflite", "onnx", "verify", "bench", "doctor", "lint", "matrix", "compress")),
+    *(
+        f"export.{name}"
+        for name in ("tflite", "onnx", "verify", "bench", "doctor", "lint", "matrix", "compress", "serve")
+    ),
 ]
 
 

@@ -1,0 +1,89 @@
+"""A folder that is written whole or not at all, and that knows its own files. Imports nothing heavy."""
+
+import os
+import pathlib
+import shutil
+import tempfile
+
+from export import artifact
+
+SUMS = "SHA256SUMS"
+
+
+def claim(path, force=False):
+    """Checks, before any work is done, that a folder can be written and replaces nothing of anybody else's.
+
+    Returns:
+        Its resolved path.
+
+    Raises:
+        ValueError: it is a file, holds the current directory, or is a folder that is not as a `Draft` left it, and
+            `force` is False.
+        OSError: the directory around it cannot be made or written.
+    """
+    path = pathlib.Path(path).resolve()
+    if path.exists() and not path.is_dir():
+        raise ValueError(f"--bundle must name a folder. Received a file: {path}.")
+    for kept in (pathlib.Path.cwd(), pathlib.Path.home()):
+        if path in (kept, *kept.parents):
+            raise ValueError(f"--bundle names a folder to be replaced as a whole. Received one that holds {kept}.")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=path.parent):  # an early, plain answer to whether the directory can be written
+        pass
+    if path.exists() and not force and (foreign := changed(path)):
+        raise ValueError(
+            f"{path} exists and is not as this command left it, see {foreign}. Choose another --bundle, or add --force."
+        )
+    return path
+
+
+def changed(path):
+    """The first file of a folder that is not as its `SUMS` say, or None. An empty folder is no one's."""
+    found = {entry.relative_to(path).as_posix() for entry in path.rglob("*") if entry.is_symlink() or entry.is_file()}
+    if not found:
+        return None
+    try:
+        lines = (path / SUMS).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError):
+        return min(found)
+    sums = {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
+    if strange := found ^ {*sums, SUMS}:
+        return min(strange)
+    intact = (not (path / n).is_symlink() and artifact.sha256((path / n).read_bytes()) == sums[n] for n in sums)
+    return next((name for name, is_intact in zip(sums, intact, strict=True) if not is_intact), None)
+
+
+class Draft:
+    """A folder written beside its final place, which it takes on `publish`; leaving the block without it removes it.
+
+    with Draft(path) as draft:
+        (draft.path / "x").write_bytes(...)
+        draft.publish()
+    """
+
+    def __init__(self, path):
+        self.final = pathlib.Path(path)
+        self.path = self.final.with_name(f".{self.final.name}.{os.getpid()}.partial")
+
+    def __enter__(self):
+        self.path.mkdir()
+        return self
+
+    def __exit__(self, *_):
+        shutil.rmtree(self.path, ignore_errors=True)
+
+    def publish(self):
+        """Adds `SUMS` and moves the folder into place, the former one away."""
+        files = sorted(entry for entry in self.path.rglob("*") if entry.is_file())
+        lines = (f"{artifact.sha256(file.read_bytes())}  {file.relative_to(self.path).as_posix()}\n" for file in files)
+        (self.path / SUMS).write_text("".join(lines), encoding="utf-8", newline="\n")
+        former = self.final.with_name(f".{self.final.name}.{os.getpid()}.former")
+        if self.final.exists():
+            self.final.rename(former)
+        try:
+            self.path.rename(self.final)
+        except OSError:
+            if former.exists():
+                former.rename(self.final)
+            raise
+        shutil.rmtree(former, ignore_errors=True)
