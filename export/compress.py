@@ -20,8 +20,10 @@ LARGEST_BATCH = 128
 # steps differently, which a few outputs in ten thousand show. What was wrong here, biases or kernels on other steps,
 # showed as 80 to 98 %.
 SAME_SHARE_PERCENT = 99.0
-# Passes over the training images and rate of the first step for each round.
+# Passes over the training images and rate of the first step for each round; it falls along a cosine.
 SCHEDULE = {"prune": (4, 0.01), "cluster": (2, 0.001), "qat": (3, 0.003)}
+# The gradient of a cluster is the sum over its members, of which there are hundreds.
+CLUSTERED_QAT_RATE = 0.00001
 
 
 def compress(
@@ -33,7 +35,6 @@ def compress(
     data=None,
     out=None,
     epochs=None,
-    learning_rate=None,
     seed=0,
     resume=False,
 ):
@@ -51,8 +52,6 @@ def compress(
         data: what `resnet_keras.data.load` takes; default: the data set that the model was trained on.
         out: the directory; default: `runs/MODEL_ROUNDS`.
         epochs: passes over the training images in each round; default: 4 for pruning, 2 for clustering, 3 for QAT.
-        learning_rate: of each round's first step; it falls along a cosine. Default: 0.01 for pruning, 0.001 for
-            clustering, 0.003 for QAT.
         seed: decides the order and augmentation of the images.
         resume: go on with what an interrupted call left in `out`; at most an epoch is lost.
 
@@ -70,7 +69,7 @@ def compress(
     from export import source as sources
     from resnet_keras import data as data_sets
 
-    stages = _stages(prune, cluster, qat, epochs, learning_rate)
+    stages = _stages(prune, cluster, qat, epochs)
     if importlib.util.find_spec("tensorflow_model_optimization") is None:  # not imported: see `twin`
         raise ImportError(techniques.MISSING)
     source = dataclasses.replace(sources.load(model), learned=None)  # what it was trained for before counts no more
@@ -123,7 +122,7 @@ def compress(
     return card, out
 
 
-def _stages(prune, cluster, qat, epochs, learning_rate):
+def _stages(prune, cluster, qat, epochs):
     """The rounds, in the order in which each keeps what those before it made."""
     if prune is not None and not 0 < prune < 1:
         raise ValueError(f"--prune takes a share of the weights above 0 and below 1, such as 0.5. Received: {prune}.")
@@ -131,8 +130,6 @@ def _stages(prune, cluster, qat, epochs, learning_rate):
         raise ValueError(f"--cluster takes a number of different weights from 2 to 256. Received: {cluster}.")
     if epochs is not None and epochs < 1:
         raise ValueError(f"--epochs must be at least 1. Received: {epochs}.")
-    if learning_rate is not None and not 0 < learning_rate <= 1:
-        raise ValueError(f"--learning-rate must be above 0 and at most 1. Received: {learning_rate}.")
     chosen = {"prune": prune, "cluster": cluster, "qat": 0 if qat else None}
     kinds = [kind for kind, amount in chosen.items() if amount is not None]
     if not kinds:
@@ -142,7 +139,7 @@ def _stages(prune, cluster, qat, epochs, learning_rate):
             kind,
             chosen[kind],
             epochs or SCHEDULE[kind][0],
-            learning_rate or SCHEDULE[kind][1],
+            CLUSTERED_QAT_RATE if kind == "qat" and "cluster" in kinds else SCHEDULE[kind][1],
             pruned="prune" in kinds[:place],
             clustered="cluster" in kinds[:place],
         )
@@ -211,7 +208,6 @@ def parser():
     p.add_argument("--data", help="data set, folder or .npz file to train on (default: what the model was trained on)")
     p.add_argument("--out", metavar="DIR", help="run directory to write (default: runs/MODEL_ROUNDS)")
     p.add_argument("--epochs", type=int, metavar="N", help="of each round (default: 4 prune, 2 cluster, 3 qat)")
-    p.add_argument("--learning-rate", type=float, metavar="RATE", help="of the first step (default: 0.01, 0.001, 0.003)")
     p.add_argument("--seed", type=int, default=0, help="decides order and augmentation of the images (default: 0)")
     p.add_argument("--resume", action="store_true", help="go on with an interrupted run in --out")
     p.add_argument("--json", action="store_true", help="print JSON instead of a table")

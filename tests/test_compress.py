@@ -147,7 +147,7 @@ def tiny(tmp_path_factory):
 def everything(few_images, tiny, tmp_path_factory):
     """`(card, run directory)` after pruning, clustering and quantization-aware training."""
     out = tmp_path_factory.mktemp("runs") / "all"
-    arguments = {"prune": SPARSITY, "cluster": CLUSTERS, "qat": True, "epochs": 3, "learning_rate": 0.002}
+    arguments = {"prune": SPARSITY, "cluster": CLUSTERS, "qat": True, "epochs": 3}
     return compress.compress(str(tiny), data=str(few_images), out=str(out), **arguments)
 
 
@@ -251,7 +251,6 @@ def test_terminated_and_resumed(tiny, few_images, tmp_path, capsys):
         (["--prune", "nan"], "above 0 and below 1"),
         (["--cluster", "1"], "from 2 to 256"),
         (["--qat", "--epochs", "0"], "at least 1"),
-        (["--qat", "--learning-rate", "-1"], "above 0"),
         (["--qat", "--model", "nonsense"], "no model 'nonsense'"),
         (["--qat", "--data", "nonsense"], "Unknown data set"),
     ],
