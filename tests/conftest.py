@@ -1,4 +1,4 @@
-"""Quiet tensorflow, and no dtype policy that outlives a test."""
+"""Quiet tensorflow, no dtype policy that outlives a test, and the fixtures of `browser.py`."""
 
 import os
 
@@ -6,6 +6,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
 import pytest
+
+pytest_plugins = ["browser"]
 
 
 @pytest.fixture(autouse=True)
