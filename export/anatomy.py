@@ -26,7 +26,7 @@ class Anatomy:
             return result
 
         flat = graph.flatten(model)
-        copy = keras.models.clone_model(flat, clone_function=lambda layer: layer, call_function=call)
+        copy = graph.clone(flat, lambda layer: layer, call_function=call)
         self._image, self._layers = copy.input, {layer.name: layer for layer in flat.layers}
         first = next(name for name, layer in self._layers.items() if isinstance(layer, keras.layers.Conv2D))
         order = list(self._outputs)
@@ -45,9 +45,12 @@ class Anatomy:
         """`{name: what the layer gives}`, `(count, ...)`, for raw pixels."""
         import keras
 
+        from resnet_keras import graph
+
         names = tuple(names)
         if names not in self._networks:  # compiling one takes longer than running it
-            self._networks[names] = keras.Model(self._image, [self._outputs[name] for name in names])
+            with graph.room_for(len(self._layers)):
+                self._networks[names] = keras.Model(self._image, [self._outputs[name] for name in names])
         results = self._networks[names].predict_on_batch(np.asarray(images, np.float32))
         return dict(zip(names, results if isinstance(results, list) else [results], strict=True))
 

@@ -98,6 +98,8 @@ def with_plane(network, mean):
     """
     import keras
 
+    from resnet_keras import graph
+
     height, width, channels = network.input_shape[1:]
     stem = next(layer for layer in network.layers if isinstance(layer, keras.layers.Conv2D))
     kernel = keras.ops.convert_to_numpy(stem.kernel).astype("float64")
@@ -111,6 +113,4 @@ def with_plane(network, mean):
 
     pixels = keras.Input((height, width, channels + 1), name="pixels")
     inputs = keras.tree.map_structure(lambda _: pixels, network.input)
-    return keras.models.clone_model(
-        network, input_tensors=inputs, clone_function=lambda layer: layer, call_function=call
-    )
+    return graph.clone(network, lambda layer: layer, input_tensors=inputs, call_function=call)

@@ -247,7 +247,7 @@ def _centred(reference, scale):
     def call(layer, *args, **kwargs):
         return args[0] if isinstance(layer, keras.layers.Rescaling) else layer(*args, **kwargs)
 
-    network = keras.models.clone_model(flat, clone_function=lambda layer: layer, call_function=call)
+    network = graph.clone(flat, lambda layer: layer, call_function=call)
     stem = next(layer for layer in network.layers if isinstance(layer, keras.layers.Conv2D))
     stem.kernel.assign(stem.kernel * scale.reshape(-1, 1).astype("float32"))
     return network

@@ -18,6 +18,8 @@ _HOME = {
         "ResNet101",
         "ResNet110",
         "ResNet152",
+        "ResNet1001",
+        "ResNet1202",
         "build",
         "list_models",
     ),

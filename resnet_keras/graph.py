@@ -1,6 +1,8 @@
 """Views of a model: its leaf layers, its flat form, its float32 form, its multiply-accumulates."""
 
+import contextlib
 import math
+import sys
 
 import keras
 
@@ -15,6 +17,27 @@ def leaves(model):
     return found
 
 
+@contextlib.contextmanager
+def room_for(layers):
+    """Inside, Keras can make a model of that many layers in a row, and the limit of recursion is back afterwards.
+
+    Keras finds the layers of a functional model by a walk from its output to its input that takes one Python frame a
+    layer; a thousand are Python's limit. On Python 3.11 and later such frames take nothing of the C stack.
+    """
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(limit + layers)
+    try:
+        yield
+    finally:
+        sys.setrecursionlimit(limit)
+
+
+def clone(model, clone_function, **arguments):
+    """`keras.models.clone_model`, for networks of any depth."""
+    with room_for(len(leaves(model))):
+        return keras.models.clone_model(model, clone_function=clone_function, **arguments)
+
+
 def flatten(model):
     """The same network as a functional model of stock layers, sharing the variables of `model`.
 
@@ -25,7 +48,7 @@ def flatten(model):
         # Run outside the layer's own scope, its inner layers are recorded as nodes of the new model.
         return layer.call(*args) if isinstance(layer, Composite) else layer(*args, **kwargs)
 
-    return keras.models.clone_model(model, clone_function=lambda layer: layer, call_function=call)
+    return clone(model, lambda layer: layer, call_function=call)
 
 
 def as_float32(model):
@@ -34,7 +57,7 @@ def as_float32(model):
     def in_float32(layer):
         return layer.__class__.from_config({**layer.get_config(), "dtype": "float32"})
 
-    copy = keras.models.clone_model(model, clone_function=in_float32)
+    copy = clone(model, in_float32)
     copy.set_weights(model.get_weights())
     return copy
 

@@ -17,6 +17,7 @@ from resnet_keras.convolution import Conv2D
 
 BN_EPSILON = 1e-5
 BN_MOMENTUM = 0.9
+SHORTCUTS = ("projection", "identity", "none")
 
 
 @register
@@ -174,12 +175,13 @@ class ResidualBlock(Composite):
 
     The shortcut is the identity unless the stride or the channels change. There `shortcut="projection"` puts a 1x1
     convolution and batch norm (option B of section 3.3), `shortcut="identity"` subsamples and appends zero channels,
-    without parameters (option A).
+    without parameters (option A). With `shortcut="none"` there is none anywhere, and the block is `relu(F(x))`, that of
+    a plain network (section 3.3): the paper's other half, to be studied, not to be used.
 
     Args:
         filters: width of the block's 3x3 convolution.
         stride: 1 or 2, the factor by which height and width shrink (rounded up).
-        shortcut: `"projection"` or `"identity"`.
+        shortcut: `"projection"`, `"identity"` or `"none"`.
         zero_init_residual: start the last batch norm's scale at zero, so that the block starts as `relu(shortcut(x))`
             (Goyal et al., arXiv:1706.02677, section 5.1).
         drop_rate: share of the images of a training batch for which `F` is left out (stochastic depth, Huang et al.,
@@ -189,7 +191,8 @@ class ResidualBlock(Composite):
     Output shape: `(batch, ceil(height / stride), ceil(width / stride), filters * expansion)`.
 
     Raises:
-        ValueError: an unknown `shortcut`, or an identity shortcut that would have to drop channels.
+        ValueError: an unknown `shortcut`, an identity shortcut that would have to drop channels, or a plain block that
+            would start or be left out as if it had a shortcut.
     """
 
     chains = ("branch", "shortcut_chain", "merge")
@@ -199,15 +202,25 @@ class ResidualBlock(Composite):
         super().__init__(**kwargs)
         if not 0 <= drop_rate < 1:
             raise ValueError(f"drop_rate must be from 0 to below 1. Received: drop_rate={drop_rate}.")
-        if shortcut not in ("projection", "identity"):
+        if shortcut not in SHORTCUTS:
             raise ValueError(
-                f"Unknown shortcut. Received: shortcut={shortcut!r}. Expected: 'projection' or 'identity'."
+                f"Unknown shortcut. Received: shortcut={shortcut!r}. Expected one of: {', '.join(SHORTCUTS)}."
+            )
+        if shortcut == "none" and (zero_init_residual or drop_rate):
+            raise ValueError(
+                "A plain block has no shortcut to stand in for its branch. Received: "
+                f"zero_init_residual={zero_init_residual}, drop_rate={drop_rate}. Leave both out, or keep the shortcut."
             )
         self.filters = filters
         self.stride = stride
         self.shortcut = shortcut
         self.zero_init_residual = zero_init_residual
         self.drop_rate = drop_rate
+
+    @property
+    def plain(self):
+        """Whether the block has no shortcut."""
+        return self.shortcut == "none"
 
     @property
     def output_filters(self):
@@ -221,12 +234,14 @@ class ResidualBlock(Composite):
         self.branch = self._branch("zeros" if self.zero_init_residual else "ones")
         if self.drop_rate:
             self.branch.append(self._inner(keras.layers.Dropout, "drop", self.drop_rate, noise_shape=(None, 1, 1, 1)))
-        self.shortcut_chain = self._shortcut_chain(input_shape[-1])
-        self.merge = [self._inner(keras.layers.Add, "add"), self._relu("out")]
         output_shape = _build_chain(self.branch, input_shape)
-        _build_chain(self.shortcut_chain, input_shape)
-        self.merge[0].build([output_shape, output_shape])
-        self.merge[1].build(output_shape)
+        self.shortcut_chain, self.merge = [], [self._relu("out")]
+        if not self.plain:
+            self.shortcut_chain = self._shortcut_chain(input_shape[-1])
+            _build_chain(self.shortcut_chain, input_shape)
+            self.merge.insert(0, self._inner(keras.layers.Add, "add"))
+            self.merge[0].build([output_shape, output_shape])
+        self.merge[-1].build(output_shape)
         self.built = True
 
     def _shortcut_chain(self, input_filters):
@@ -240,6 +255,8 @@ class ResidualBlock(Composite):
         return [pool, pad] if self.stride > 1 else [pad]
 
     def call(self, inputs, training=None):
+        if self.plain:
+            return _apply_chain([*self.branch, *self.merge], inputs)
         if elementwise.pays(inputs, training):
             to_branch, to_shortcut = elementwise.fork(inputs)
             branch, shortcut = _apply_chain(self.branch, to_branch), _apply_chain(self.shortcut_chain, to_shortcut)
@@ -262,6 +279,18 @@ class ResidualBlock(Composite):
             "zero_init_residual": self.zero_init_residual,
             "drop_rate": self.drop_rate,
         }
+
+    def save_own_variables(self, store):
+        if self.plain:
+            store["plain"] = np.float32(1)
+
+    def load_own_variables(self, store):
+        theirs, ours = ("plain" if plain else "residual" for plain in ("plain" in store, self.plain))
+        if theirs != ours:
+            raise ValueError(
+                f"The weights are those of a {theirs} network, the model's is a {ours} one: the shapes agree, the "
+                f"results would not. Build the model with plain={theirs == 'plain'}."
+            )
 
 
 @register
@@ -316,9 +345,11 @@ class Bottleneck(ResidualBlock):
         return {**super().get_config(), "version": self.version}
 
     def save_own_variables(self, store):
+        super().save_own_variables(store)
         store["version"] = np.float32(self.version.removeprefix("v"))
 
     def load_own_variables(self, store):
+        super().load_own_variables(store)
         theirs = f"v{float(store['version']):g}" if "version" in store else self.version
         if theirs != self.version:
             raise ValueError(

@@ -46,6 +46,8 @@ Args:
     zero_init_residual: start every block as the identity.
     stochastic_depth: in training, the share of images that skip the branch of the last block; it rises linearly from 0
         for the first block (arXiv:1603.09382, equation 4).
+    plain: leave out every shortcut: the plain network of the same layers that the paper compares with (section 3.3). It
+        exists to be studied, has no published weights, and takes neither `zero_init_residual` nor `stochastic_depth`.
 
 Input: `image`, `(batch, height, width, channels)`, raw RGB pixels from 0 to 255, any numeric dtype.
 
@@ -61,7 +63,7 @@ Raises:
 
 
 def list_models():
-    """Names of all models: `"resnet18"` to `"resnet152"`, then `"resnet8"` to `"resnet110"`."""
+    """Names of all models: `"resnet18"` to `"resnet152"`, then `"resnet8"` to `"resnet1202"`."""
     return list(VARIANTS)
 
 
@@ -97,11 +99,13 @@ def _constructor(title):
         width_multiplier=1,
         zero_init_residual=False,
         stochastic_depth=0.0,
+        plain=False,
     ):
         if pooling not in (None, "avg", "max"):
             raise ValueError(f"Unknown pooling. Received: pooling={pooling!r}. Expected: None, 'avg' or 'max'.")
         if not isinstance(width_multiplier, int) or width_multiplier < 1:
             raise ValueError(f"width_multiplier must be a whole number from 1 up. Received: {width_multiplier!r}.")
+        shortcut = _checked_shortcut(row, shortcut, plain, weights)
         widths = [width_multiplier * width for width in row.widths]
         image = _image(input_tensor, _checked_shape(row, stem, include_top, input_shape, input_channels))
         found, preprocess = None, Preprocess(crop_fraction=1.0)
@@ -121,6 +125,21 @@ def _constructor(title):
     constructor.__name__ = constructor.__qualname__ = title
     constructor.__doc__ = DOCSTRING.format(title=title, size=row.size, minimum=_reduction(row, row.stem))
     return constructor
+
+
+def _checked_shortcut(row, shortcut, plain, weights):
+    if shortcut not in ("projection", "identity"):
+        raise ValueError(f"Unknown shortcut. Received: shortcut={shortcut!r}. Expected: 'projection' or 'identity'.")
+    if not plain:
+        return shortcut
+    if weights is not None:
+        raise ValueError(
+            f"Weights for a constructor are those of a residual network. Received: weights={str(weights)!r} and "
+            "plain=True. Build with plain=True alone, and read a plain network's weights with load_weights."
+        )
+    if shortcut != row.shortcut:
+        raise ValueError(f"A plain network has no shortcuts. Received: shortcut={shortcut!r} and plain=True.")
+    return "none"
 
 
 def _reduction(row, stem):
@@ -205,6 +224,8 @@ ResNet32 = _constructor("ResNet32")
 ResNet44 = _constructor("ResNet44")
 ResNet56 = _constructor("ResNet56")
 ResNet110 = _constructor("ResNet110")
+ResNet1001 = _constructor("ResNet1001")
+ResNet1202 = _constructor("ResNet1202")
 
 _CONSTRUCTORS = {
     f.__name__.lower(): f for f in list(globals().values()) if getattr(f, "__name__", "").startswith("ResNet")

@@ -97,7 +97,7 @@ def _read_keras(path):
     import keras
 
     from resnet_keras import graph
-    from resnet_keras.layers import Bottleneck
+    from resnet_keras.layers import ResidualBlock
     from resnet_keras.pixels import PixelNormalization
 
     try:
@@ -111,7 +111,7 @@ def _read_keras(path):
             f"{layer.name}/{variable.name}": keras.ops.convert_to_numpy(variable) for variable in layer.variables
         }
     for layer in model.layers:
-        if isinstance(layer, (PixelNormalization, Bottleneck)):  # what these two write into weight files
+        if isinstance(layer, (PixelNormalization, ResidualBlock)):  # what these two write into weight files
             marks = {}
             layer.save_own_variables(marks)
             tensors |= {f"{layer.name}/{name}": value for name, value in marks.items()}

@@ -5,7 +5,9 @@ five big depths (version 1.5, 224 px, 1,000 classes) and follow from section 4.2
 (32 px, 10 classes, identity shortcuts). A test rebuilds every row and compares.
 
 Source: He, Zhang, Ren, Sun, "Deep Residual Learning for Image Recognition" (arXiv:1512.03385), Table 1 and section 4.2;
-ResNet-8 is the image-classification network of MLPerf Tiny (arXiv:2106.07597).
+ResNet-8 is the image-classification network of MLPerf Tiny (arXiv:2106.07597), ResNet-1001 the bottleneck network of He
+et al., "Identity Mappings in Deep Residual Networks" (arXiv:1603.05027), in the original order of layers that they
+compare with.
 """
 
 import dataclasses
@@ -37,9 +39,9 @@ def _imagenet(name, block, depths, trainable_parameters, moving_statistics, macs
     return Variant(name, block, depths, (64, 128, 256, 512), "imagenet", "projection", 224, 1000, *counts)
 
 
-def _small(name, depth, trainable_parameters, moving_statistics, macs, shortcut="identity"):
+def _small(name, depth, trainable_parameters, moving_statistics, macs, block="basic", shortcut="identity"):
     counts = trainable_parameters, moving_statistics, macs
-    return Variant(name, "basic", (depth,) * 3, (16, 32, 64), "small", shortcut, 32, 10, *counts)
+    return Variant(name, block, (depth,) * 3, (16, 32, 64), "small", shortcut, 32, 10, *counts)
 
 
 VARIANTS = {
@@ -56,5 +58,7 @@ VARIANTS = {
         _small("resnet44", 7, 658_586, 3_168, 97_174_144),
         _small("resnet56", 9, 853_018, 4_064, 125_485_696),
         _small("resnet110", 18, 1_727_962, 8_096, 252_887_680),
+        _small("resnet1001", 111, 10_285_722, 149_216, 1_485_752_832, block="bottleneck"),
+        _small("resnet1202", 200, 19_421_274, 89_632, 2_829_238_912),
     )
 }

@@ -21,11 +21,13 @@ LAYERS = {
     "basic_projection": lambda: BasicBlock(6, stride=2, name="layer"),
     "basic_identity_shortcut": lambda: BasicBlock(6, stride=2, shortcut="identity", name="layer"),
     "basic_wider_identity_shortcut": lambda: BasicBlock(6, shortcut="identity", name="layer"),
+    "basic_plain": lambda: BasicBlock(6, stride=2, shortcut="none", name="layer"),
     "basic_zero_init": lambda: BasicBlock(4, zero_init_residual=True, name="layer"),
     "bottleneck": lambda: Bottleneck(1, name="layer"),
     "bottleneck_projection": lambda: Bottleneck(2, stride=2, name="layer"),
     "bottleneck_v1": lambda: Bottleneck(2, stride=2, version="v1", name="layer"),
     "bottleneck_identity_shortcut": lambda: Bottleneck(2, stride=2, shortcut="identity", name="layer"),
+    "bottleneck_plain": lambda: Bottleneck(2, shortcut="none", name="layer"),
 }
 CHANNELS = 4
 
@@ -143,6 +145,8 @@ def test_a_projection_only_where_the_shape_changes():
     [
         (lambda: BasicBlock(4, shortcut="conv"), "'conv'"),
         (lambda: Bottleneck(4, version="v2"), "'v2'"),
+        (lambda: BasicBlock(4, shortcut="none", zero_init_residual=True), "zero_init_residual=True"),
+        (lambda: BasicBlock(4, shortcut="none", drop_rate=0.1), "drop_rate=0.1"),
         (lambda: Stem(4, kind="tiny"), "'tiny'"),
         (lambda: BasicBlock(2, shortcut="identity")(pictures(4, 4)), "4 input channels"),
     ],

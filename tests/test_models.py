@@ -21,13 +21,15 @@ PUBLISHED = {  # trainable parameters, batch-norm moving statistics, GMAC at 224
     "resnet152": (60_192_808, 151_424, 11.514),
 }
 PAPER_MILLIONS = {"resnet20": 0.27, "resnet32": 0.46, "resnet44": 0.66, "resnet56": 0.85, "resnet110": 1.7}
+THOUSAND_LAYERS = "resnet1001", "resnet1202"  # built in test_depth.py
+BUILT = [name for name in VARIANTS if name not in THOUSAND_LAYERS]
 
 
 def pixels(*shape, seed=0):
     return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
 
 
-@pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.parametrize("name", BUILT)
 def test_counts(name):
     row, model = VARIANTS[name], resnet_keras.build(name)
     assert graph.count_parameters(model) == (row.trainable_parameters, row.moving_statistics)
@@ -40,7 +42,7 @@ def test_counts(name):
 
 
 def test_list_models_is_the_table():
-    assert resnet_keras.list_models() == [*PUBLISHED, "resnet8", *PAPER_MILLIONS]
+    assert resnet_keras.list_models() == [*PUBLISHED, "resnet8", *PAPER_MILLIONS, *THOUSAND_LAYERS]
     with pytest.raises(ValueError, match="resnet19"):
         resnet_keras.build("resnet19")
 
@@ -58,7 +60,7 @@ def test_a_wider_network():
 
 
 def test_depth_counts_the_weighted_layers():
-    for name in resnet_keras.list_models():
+    for name in BUILT:
         layers = graph.leaves(resnet_keras.build(name))
         weighted = [
             x for x in layers if isinstance(x, (keras.layers.Conv2D, keras.layers.Dense)) and "shortcut" not in x.name
@@ -212,6 +214,75 @@ class TestArguments:
             for text in (code, code.replace("channels_first", "channels_last"))
         }
         assert len(found) == 1
+
+
+class TestPlain:
+    """The same network without shortcuts."""
+
+    @pytest.mark.parametrize("name", ["resnet20", "resnet18"])
+    def test_the_same_layers_without_the_additions(self, name):
+        plain, residual = resnet_keras.build(name, plain=True), resnet_keras.build(name)
+        names = [{layer.name for layer in graph.leaves(model)} for model in (plain, residual)]
+        assert names[0] < names[1]
+        assert {name.split("_")[2] for name in names[1] - names[0]} == {"add", "shortcut"}
+        if name == "resnet20":  # where the shortcuts have no parameters either (section 4.2)
+            assert graph.count_parameters(plain) == graph.count_parameters(residual)
+            assert graph.count_macs(plain) == graph.count_macs(residual)
+
+    def test_it_computes_the_chain_of_its_layers(self):
+        model, images = resnet_keras.ResNet8(plain=True, include_preprocessing=False), pixels(2, 32, 32, 3) / 255
+        x = images
+        for layer in graph.leaves(model)[1:]:
+            x = layer(x)
+        np.testing.assert_allclose(model(images), x, atol=1e-6)
+        residual = resnet_keras.ResNet20()
+        chain = resnet_keras.ResNet20(plain=True)
+        chain.set_weights(residual.get_weights())
+        assert np.abs(chain(pixels(2, 32, 32, 3)) - residual(pixels(2, 32, 32, 3))).max() > 1e-3
+
+    def test_it_starts_from_the_same_weights(self):
+        weights = []
+        for plain in (True, False):
+            keras.utils.set_random_seed(0)
+            weights.append(resnet_keras.ResNet20(plain=plain).get_weights())
+        assert all((a == b).all() for a, b in zip(*weights, strict=True))
+
+    def test_it_stays_plain(self, tmp_path):
+        model, images = resnet_keras.ResNet20(plain=True), pixels(2, 32, 32, 3)
+        model.save(tmp_path / "x.keras")
+        for copy in (keras.models.load_model(tmp_path / "x.keras"), graph.as_float32(model), graph.flatten(model)):
+            np.testing.assert_array_equal(copy(images), model(images))
+
+    def test_weights_of_the_other_kind_are_refused(self, tmp_path):
+        """They fit in shape: nothing else would tell."""
+        for plain, theirs in ((True, "plain"), (False, "residual")):
+            path = tmp_path / f"{theirs}.weights.h5"
+            model = resnet_keras.ResNet20(plain=plain)
+            model.save_weights(path)
+            resnet_keras.ResNet20(plain=plain).load_weights(path)
+            with pytest.raises(ValueError, match=f"weights are those of a {theirs} network"):
+                resnet_keras.ResNet20(plain=not plain).load_weights(path)
+        resnet_keras.ResNet20(plain=True).save(tmp_path / "plain.keras")
+        for name in ("plain.weights.h5", "plain.keras"):
+            with pytest.raises(ValueError, match="stage1_block1/plain"):
+                resnet_keras.ResNet20(weights=tmp_path / name)
+
+    @pytest.mark.parametrize(
+        ("arguments", "received"),
+        [
+            ({"weights": "imagenet"}, "weights='imagenet'"),
+            ({"zero_init_residual": True}, "zero_init_residual=True"),
+            ({"stochastic_depth": 0.5}, r"drop_rate=0\.0625"),
+            ({"shortcut": "projection"}, "shortcut='projection'"),
+        ],
+    )
+    def test_what_makes_no_sense_is_refused(self, arguments, received):
+        with pytest.raises(ValueError, match=received):
+            resnet_keras.ResNet20(plain=True, **arguments)
+
+    def test_one_way_to_say_it(self):
+        with pytest.raises(ValueError, match="shortcut='none'"):
+            resnet_keras.ResNet20(shortcut="none")
 
 
 class TestGraph:

@@ -1,0 +1,274 @@
+"""The observation behind residual networks (arXiv:1512.03385, Figure 6), on Fashion-MNIST.
+
+    python examples/degradation.py --quick     # one seed, 20 and 56 layers, the bundled images: minutes
+    python examples/degradation.py             # three seeds, 20, 32, 44 and 56 layers: hours on two cores
+
+Trains plain and residual networks of several depths by one recipe, from the same initial weights and on the same
+batches, and measures after each epoch the error on a fixed part of the training images, without augmentation, and on
+the test images; after the last epoch on all training images. Every run lies in a directory of its own, and the same
+command goes on where the last one stopped. Beside the runs lie degradation.json and degradation.png.
+"""
+
+import argparse
+import dataclasses
+import itertools
+import pathlib
+import platform
+
+from resnet_keras import checkpoint, cli, recipes
+
+KINDS = "plain", "residual"
+DEPTHS = 20, 32, 44, 56
+RESULT, CONDITIONS, JSON, PNG = "result.json", "conditions.json", "degradation.json", "degradation.png"
+# The paper's recipe for small images (section 4.2) with a warm-up, which the deep plain networks need, and half a
+# cosine, which needs no long plateaus.
+RECIPE = recipes.get("small").with_changes(
+    data="fashion_mnist", epochs=10, schedule="cosine", warmup_steps=500, crop_padding=2
+)
+QUICK = RECIPE.with_changes(data="fashion_mnist_sample", epochs=8, warmup_steps=50).at_batch_size(32)
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """One network to be trained."""
+
+    kind: str
+    depth: int
+    seed: int
+
+    def __str__(self):
+        return f"{self.kind}-{self.depth}-seed{self.seed}"
+
+
+def planned(depths, seeds):
+    """All runs, in an order in which the question is answered first, then made sure of, then filled in.
+
+    The shallowest and the deepest network of both kinds come first, seed after seed, then the depths between them.
+    """
+    ends = sorted({min(depths), max(depths)})
+    between = sorted(set(depths) - set(ends), reverse=True)
+    outer = [Run(kind, depth, seed) for seed, depth, kind in itertools.product(seeds, ends, KINDS)]
+    return outer + [Run(kind, depth, seed) for depth, seed, kind in itertools.product(between, seeds, KINDS)]
+
+
+def images(recipe):
+    """The data set, with the test images in the place of the validation images, and the measured training images.
+
+    Nothing is chosen by the test images: every run is trained to its end, and its last state counts.
+    """
+    from resnet_keras import data
+
+    dataset = data.load(recipe.data)
+    measured = data.balanced(dataset.train.labels, 10_000, seed=0)
+    return dataclasses.replace(dataset, validation=dataset.test), dataset.train.take(measured)
+
+
+def train(run, recipe, dataset, measured, directory):
+    """Trains one network, or goes on with it; returns its result as a dictionary, which is also written."""
+    import keras
+
+    from resnet_keras import devices, models, precision
+    from resnet_keras.loop import Loop
+
+    class MeasuredLoop(Loop):
+        """Adds the accuracy on unaugmented training images to each epoch's row of the history."""
+
+        def _record(self, row):
+            super()._record({**row, "train_accuracy": self.evaluate(measured)["accuracy"]})
+
+    def network():
+        with precision.policy(precision.resolve("auto")):
+            shape = dataset.train.images.shape[1:]
+            return models.build(f"resnet{run.depth}", plain=run.kind == "plain", input_shape=shape)
+
+    keras.utils.clear_session()
+    keras.utils.set_random_seed(run.seed)
+    with devices.scope(1) as used:
+        loop = MeasuredLoop(
+            network(),
+            network(),
+            dataset,
+            recipe,
+            directory,
+            seed=run.seed,
+            devices=used,
+            scales_loss=False,
+            checkpoint_minutes=5.0,
+        )
+        directory.mkdir(parents=True, exist_ok=True)
+        with checkpoint.held(directory):
+            loop.resume()
+            loop.run()
+            curve = [
+                {
+                    "epoch": row["epoch"],
+                    "train_error_percent": _error(row["train_accuracy"]),
+                    "test_error_percent": _error(row["val_accuracy"]),
+                }
+                for row in loop.history
+            ]
+            result = {
+                **dataclasses.asdict(run),
+                "train_error_percent": _error(loop.evaluate(dataset.train)["accuracy"]),
+                "test_error_percent": curve[-1]["test_error_percent"],
+                "seconds": round(loop.watch.seconds()),
+                "curve": curve,
+            }
+            checkpoint.save_model(directory, loop.trained())
+            checkpoint.write_json(directory / RESULT, result)
+            checkpoint.remove_checkpoints(directory)
+    return result
+
+
+def _error(accuracy):
+    return round(100 * (1 - accuracy), 4)
+
+
+def verdict(results):
+    """What the training errors of the shallowest and the deepest networks show, in sentences."""
+    depths = sorted({result["depth"] for result in results})
+    shallow, deep = depths[0], depths[-1]
+    plain, residual = (_gaps(results, kind, shallow, deep) for kind in KINDS)
+    if shallow == deep or not plain or not residual:
+        return ["Nothing yet: it takes a shallow and a deep network of both kinds."]
+    sentences = [
+        f"{kind}: {deep} layers have {', '.join(f'{g:+.2f}' for g in gaps)} points of training error over {shallow}."
+        for kind, gaps in zip(KINDS, (plain, residual), strict=True)
+    ]
+    if min(plain) <= 0:
+        sentences.append("Not with every seed is the deeper plain network worse: degradation is not shown.")
+    elif max(residual) > 0:
+        sentences.append("Degradation. With shortcuts, too, some deeper network is worse: not shown to remove it.")
+    else:
+        sentences.append("Degradation: every deeper plain network is worse. With shortcuts none is: they remove it.")
+    if min(len(plain), len(residual)) == 1:
+        sentences.append("One seed is an observation; the full form repeats it.")
+    return sentences
+
+
+def _gaps(results, kind, shallow, deep):
+    """The training error of the deep network over that of the shallow one, for each seed that has both."""
+    errors = {(r["depth"], r["seed"]): r["train_error_percent"] for r in results if r["kind"] == kind}
+    seeds = sorted({seed for _, seed in errors})
+    return [errors[deep, s] - errors[shallow, s] for s in seeds if {(deep, s), (shallow, s)} <= errors.keys()]
+
+
+def table(results):
+    """`(header, lines)`: one line for each kind and depth, mean errors over the seeds with their range."""
+    lines = []
+    for (kind, depth), group in _grouped(results):
+        cells = [_mean_and_range([result[f"{part}_error_percent"] for result in group]) for part in ("train", "test")]
+        lines.append([kind, str(depth), str(len(group)), *cells])
+    return ["network", "layers", "seeds", "training error, %", "test error, %"], lines
+
+
+def _mean_and_range(values):
+    mean = f"{sum(values) / len(values):.2f}"
+    return mean if len(values) == 1 else f"{mean} ({min(values):.2f} to {max(values):.2f})"
+
+
+def _grouped(results):
+    def key(result):
+        return result["kind"], result["depth"]
+
+    return [(k, list(group)) for k, group in itertools.groupby(sorted(results, key=key), key)]
+
+
+def plot(results, path):
+    """Draws the errors over the epochs, training dashed and test solid, bands from the lowest to the highest seed."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(12, 5), dpi=100, layout="constrained")
+    axes = dict(zip(KINDS, figure.subplots(1, 2, sharey=True), strict=True))
+    colours = {depth: f"C{i}" for i, depth in enumerate(sorted({r["depth"] for r in results}))}
+    for (kind, depth), group in _grouped(results):
+        for part, style in (("train", "--"), ("test", "-")):
+            epochs = [row["epoch"] for row in group[0]["curve"]]
+            seeds = list(zip(*([row[f"{part}_error_percent"] for row in r["curve"]] for r in group), strict=True))
+            mean = [sum(values) / len(values) for values in seeds]
+            axes[kind].plot(epochs, mean, style, color=colours[depth], label=f"{depth} layers" * (part == "test"))
+            band = [min(v) for v in seeds], [max(v) for v in seeds]
+            axes[kind].fill_between(epochs, *band, color=colours[depth], alpha=0.15, linewidth=0)
+    for kind, ax in axes.items():
+        ax.set(title=f"{kind} networks", xlabel="epoch", yscale="log")
+        ax.yaxis.set_major_formatter("{x:g}")
+        ax.yaxis.set_minor_formatter("{x:g}")
+        ax.grid(alpha=0.3, which="both")
+        if ax.lines:  # before the first run of its kind there are none
+            ax.legend(title="solid: test, dashed: training", reverse=True)
+    axes["plain"].set_ylabel("error, %")
+    partial = path.with_name("partial.png")
+    figure.savefig(partial)
+    partial.replace(path)
+
+
+def _record(out, recipe, results):
+    import keras
+
+    from resnet_keras import __version__, precision
+
+    record = {
+        "data": recipe.data,
+        "recipe": dataclasses.asdict(recipe),
+        "precision": precision.resolve("auto"),
+        "versions": {
+            "resnet_keras": __version__,
+            "keras": keras.version(),
+            "backend": keras.backend.backend(),
+            "python": platform.python_version(),
+        },
+        "verdict": verdict(results),
+        "runs": results,
+    }
+    checkpoint.write_json(out / JSON, record)
+    plot(results, out / PNG)
+
+
+def prepare(out, recipe):
+    """Makes the directory of all runs; refuses to mix runs that were trained under different conditions."""
+    path, now = out / CONDITIONS, dataclasses.asdict(recipe)
+    before = checkpoint.read_json(path) if path.exists() else now
+    changed = [name for name in now if before.get(name) != now[name]]
+    if changed:
+        raise ValueError(
+            f"{out} holds runs with {changed[0]} = {before.get(changed[0])}. Received: {now[changed[0]]}. Choose "
+            "another --out."
+        )
+    out.mkdir(parents=True, exist_ok=True)
+    checkpoint.write_json(path, now)
+
+
+def parser():
+    p = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    p.add_argument("--quick", action="store_true", help="one seed, 20 and 56 layers, the bundled images: minutes")
+    p.add_argument("--depths", type=int, nargs="+", help="numbers of layers (default: 20 32 44 56, quick: 20 56)")
+    p.add_argument("--out", type=pathlib.Path, help="where the runs lie (default: runs/degradation)")
+    return p
+
+
+def main(arguments=None):
+    args = parser().parse_args(arguments)
+    recipe, seeds = (QUICK, (0,)) if args.quick else (RECIPE, (0, 1, 2))
+    depths = args.depths or ((20, 56) if args.quick else DEPTHS)
+    out = args.out or pathlib.Path("runs") / ("degradation-quick" if args.quick else "degradation")
+    prepare(out, recipe)
+    cli.import_keras()
+    dataset, measured = images(recipe)
+    runs, results = planned(depths, seeds), []
+    for number, run in enumerate(runs, 1):
+        directory = out / str(run)
+        if (directory / RESULT).exists():
+            results.append(checkpoint.read_json(directory / RESULT))
+            continue
+        cli.say(f"{number}/{len(runs)}  {run}")
+        results.append(train(run, recipe, dataset, measured, directory))
+        _record(out, recipe, results)
+    _record(out, recipe, results)
+    cli.print_table(*table(results))
+    print("\n" + "\n".join(verdict(results)))
+    print(f"\nThe figures are in {out / JSON}, the curves in {out / PNG}.")
+    return cli.GOOD
+
+
+if __name__ == "__main__":
+    cli.run(main)
