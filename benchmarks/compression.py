@@ -72,16 +72,15 @@ def _result(model, seed, name, found):
 def _row(result):
     low, high = result["over_plain"]["interval_points"]
     sizes, npu = result["zipped_bytes"], result["npu"]
-    weights = "not known"  # without Vela
-    if npu["own"]:
-        weights = (
-            f"{npu['own']['compressed_weights_bytes'] / npu['plain']['compressed_weights_bytes']:.2f} of plain int8's"
-        )
+    smaller = f"zipped {sizes['own'] / sizes['plain']:.2f} of plain int8's"
+    if npu["own"]:  # else Vela is not installed
+        weights = [npu[side]["compressed_weights_bytes"] for side in ("own", "plain")]
+        smaller += f", NPU weights {weights[0] / weights[1]:.2f}"
     return (
         f"{result['model']}, seed {result['seed']}, {result['rounds']}",
         f"{result['percent']:.2f} % (float {result['float_percent']:.2f} %, plain int8 "
         f"{result['plain_int8_percent']:.2f} %; gain {result['over_plain']['gain_points']:+.2f}, 95 % interval "
-        f"{low:+.2f} to {high:+.2f}); zipped {sizes['own'] / sizes['plain']:.2f} of plain int8's, NPU weights {weights}",
+        f"{low:+.2f} to {high:+.2f}); {smaller}",
     )
 
 
