@@ -63,7 +63,7 @@ def compiled(model):
 
     logits = keras.Model(model.input, model.get_layer("logits").output)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    logits.compile(SGD(1e-3, momentum=0.9, nesterov=True), loss, jit_compile=optimization.jit_compile())
+    logits.compile(SGD(1e-4, momentum=0.9, nesterov=True), loss, jit_compile=optimization.jit_compile())
     return logits
 
 
