@@ -241,7 +241,14 @@ def prepare(out, recipe):
 def parser():
     p = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     p.add_argument("--quick", action="store_true", help="one seed, 20 and 56 layers, the bundled images: minutes")
-    p.add_argument("--depths", type=int, nargs="+", help="numbers of layers (default: 20 32 44 56, quick: 20 56)")
+    p.add_argument(
+        "--depths",
+        type=int,
+        nargs="+",
+        choices=(8, 20, 32, 44, 56, 110, 1202),
+        metavar="N",
+        help="numbers of layers: %(choices)s (default: 20 32 44 56, quick: 20 56)",
+    )
     p.add_argument("--out", type=pathlib.Path, help="where the runs lie (default: runs/degradation)")
     return p
 

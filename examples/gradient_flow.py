@@ -182,6 +182,13 @@ def parser():
 def main(arguments=None):
     args = parser().parse_args(arguments)
     cli.import_keras()
+    import keras
+
+    if keras.backend.backend() != "tensorflow":
+        raise ValueError(
+            f"Gradients are taken with the tensorflow backend. Received: {keras.backend.backend()!r}. Set "
+            "KERAS_BACKEND=tensorflow."
+        )
     networks = measure(QUICK_DEPTHS if args.quick else DEPTHS, args.runs)
     args.out.mkdir(parents=True, exist_ok=True)
     checkpoint.write_json(args.out / JSON, {"images": IMAGES, "networks": networks})

@@ -198,7 +198,8 @@ def _named(data, layers):
     for op in graph.operators:
         if model.operatorCodes[op.opcodeIndex].builtinCode in weighted:
             layer = layer_of(graph.tensors[op.inputs[1]].name.decode(), layers)
-            names |= {op.inputs[place]: f"{layer}/{what}" for place, what in WEIGHTS.items()}
+            # The converter leaves out a bias of zeros: its place then holds -1.
+            names |= {op.inputs[place]: f"{layer}/{what}" for place, what in WEIGHTS.items() if op.inputs[place] >= 0}
     for index, name in names.items():
         graph.tensors[index].name = name.encode()
     model.signatureDefs = [_signature(schema, first, last)]

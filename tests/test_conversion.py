@@ -339,3 +339,9 @@ def test_ranges_are_those_of_tensorflows_calibrator(bundled, images, tmp_path):
             assert a.outputs[0].scales == pytest.approx(b.outputs[0].scales, rel=1e-4), a.outputs[0].name
             compared += 1
     assert compared > 20
+
+
+def test_a_bias_of_zeros_leaves_the_output_its_name(tmp_path):
+    path = tmp_path / "x.tflite"
+    path.write_bytes(conversion.convert(source.load("resnet8", "random"), "float32"))
+    assert flatbuffer.read(path)[1].outputs[0].name == "probabilities"
