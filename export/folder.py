@@ -39,18 +39,41 @@ def claim(path, force=False):
 
 def changed(path):
     """The first file of a folder that is not as its `SUMS` say, or None. An empty folder is no one's."""
-    found = {entry.relative_to(path).as_posix() for entry in path.rglob("*") if entry.is_symlink() or entry.is_file()}
+    entries = (entry for entry in path.rglob("*") if entry.is_symlink() or entry.is_file())
+    # Python leaves its own there when the code in a bundle is imported.
+    found = {entry.relative_to(path).as_posix() for entry in entries if entry.parent.name != "__pycache__"}
     if not found:
         return None
     try:
-        lines = (path / SUMS).read_text(encoding="utf-8").splitlines()
+        listed = sums(path)
     except (OSError, UnicodeDecodeError):
         return min(found)
-    sums = {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
-    if strange := found ^ {*sums, SUMS}:
+    if strange := found ^ {*listed, SUMS}:
         return min(strange)
-    intact = (not (path / n).is_symlink() and artifact.sha256((path / n).read_bytes()) == sums[n] for n in sums)
-    return next((name for name, is_intact in zip(sums, intact, strict=True) if not is_intact), None)
+    return damaged(path)
+
+
+def sums(path):
+    """`{file: SHA-256}` of a folder, as its `SUMS` list them.
+
+    Raises:
+        OSError, UnicodeDecodeError: they cannot be read.
+    """
+    lines = (path / SUMS).read_text(encoding="utf-8").splitlines()
+    return {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
+
+
+def damaged(path):
+    """The first file in the `SUMS` of a folder that is missing, a link or another one, or None.
+
+    Raises:
+        OSError, UnicodeDecodeError: see `sums`.
+    """
+    for name, digest in sums(path).items():
+        file = path / name
+        if file.is_symlink() or not file.is_file() or artifact.sha256(file.read_bytes()) != digest:
+            return name
+    return None
 
 
 class Draft:

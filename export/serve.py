@@ -22,7 +22,7 @@ import threading
 import urllib.parse
 import webbrowser
 
-from export import artifact, folder
+from export import folder
 
 APP = pathlib.Path(__file__).parent.parent / "examples" / "web"
 SOURCES = ("index.html", "package.json", "package-lock.json", "vite.config.js", "public", "src")
@@ -45,7 +45,7 @@ def check(bundle):
     bundle = pathlib.Path(bundle)
     try:
         index = json.loads((bundle / "bundle.json").read_text())
-        sums = [line.split("  ", 1) for line in (bundle / folder.SUMS).read_text().splitlines()]
+        damaged = folder.damaged(bundle)
         models = {model["file"]: model for model in index["models"]}
         chosen = index["code"].get("javascript", {}).get("model", "")
     except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
@@ -53,11 +53,9 @@ def check(bundle):
             f"Expected a folder made by: python -m export.tflite --bundle FOLDER. Received {bundle}, without a "
             f"{folder.SUMS} and bundle.json that can be read."
         ) from error
-    for expected, name in sums:
-        path = bundle / name
-        if not path.is_file() or artifact.sha256(path.read_bytes()) != expected:
-            fault = "is not the file that was exported" if path.is_file() else "is missing"
-            raise ValueError(f"{path} {fault}: see {folder.SUMS}. Copy or export the bundle again.")
+    if damaged is not None:
+        fault = "is not the file that was exported" if (bundle / damaged).is_file() else "is missing"
+        raise ValueError(f"{bundle / damaged} {fault}: see {folder.SUMS}. Copy or export the bundle again.")
     if chosen not in models or not chosen.endswith(".tflite"):
         raise ValueError(
             f"{bundle} has no .tflite file that browsers take, which has float32 or uint8 edges. Make one with: "

@@ -574,6 +574,8 @@ class TestWriting:
 
     def test_only_an_untouched_bundle_is_replaced(self, signed, judges, tmp_path):
         path = shutil.copytree(signed, tmp_path / "x")
+        (path / "code/python/__pycache__").mkdir()
+        (path / "code/python/__pycache__/classifier.cpython-313.pyc").write_bytes(b"compiled")  # its code was imported
         assert folder.claim(path) == path
         for touch, seen in (
             (lambda: (path / "mine.txt").write_text("x"), "mine.txt"),
