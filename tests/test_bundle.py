@@ -211,9 +211,8 @@ class TestContent:
     def test_is_complete(self, plain, in_onnx):
         common = {"README.md", "bundle.json", "SHA256SUMS", "labels.txt", "golden/images.u8", "golden/photo.png"}
         common |= {"golden/photo.u8", "golden/photo_pixels.u8", *(f"golden/{k:02}.png" for k in range(10))}
-        common |= {
-            f"code/javascript/{name}" for name in ("classifier.js", "pixels.js", "self_test.html", "package.json")
-        }
+        scripts = "classifier.js", "pixels.js", "self_test.js", "self_test.html", "package.json"
+        common |= {f"code/javascript/{name}" for name in scripts}
         for path, stems, suffix in (
             (plain, ("resnet20_int8", "resnet20_int8_web"), "tflite"),
             (in_onnx, ("resnet20_int8",), "onnx"),
