@@ -178,6 +178,8 @@ def plot(results, path):
     """Draws the errors over the epochs, training dashed and test solid, bands from the lowest to the highest seed."""
     from matplotlib.figure import Figure
 
+    from resnet_keras.report import save_figure
+
     figure = Figure(figsize=(12, 5), dpi=100, layout="constrained")
     axes = dict(zip(KINDS, figure.subplots(1, 2, sharey=True), strict=True))
     colours = {depth: f"C{i}" for i, depth in enumerate(sorted({r["depth"] for r in results}))}
@@ -197,9 +199,7 @@ def plot(results, path):
         if ax.lines:  # before the first run of its kind there are none
             ax.legend(title="solid: test, dashed: training", reverse=True)
     axes["plain"].set_ylabel("error, %")
-    partial = path.with_name("partial.png")
-    figure.savefig(partial)
-    partial.replace(path)
+    save_figure(figure, path)
 
 
 def _record(out, recipe, results):

@@ -140,6 +140,8 @@ def plot(networks, path):
     """Draws gradients at initialisation, gradients after training and responses, each over the place of the layer."""
     from matplotlib.figure import Figure
 
+    from resnet_keras.report import save_figure
+
     panels = {
         "gradient norm at initialisation": ("initial", "gradient_norms"),
         "gradient norm after training": ("trained", "gradient_norms"),
@@ -164,9 +166,7 @@ def plot(networks, path):
         axes.set_yscale("linear" if what == "responses" else "log")
         axes.grid(alpha=0.3)
         axes.legend(fontsize="small")
-    partial = path.with_name("partial.png")
-    figure.savefig(partial)
-    partial.replace(path)
+    save_figure(figure, path)
 
 
 def parser():

@@ -93,6 +93,11 @@ def plot(history, path):
         axes.legend()
     for axes in (loss, error, rate):
         axes.grid(alpha=0.3, which="both")
+    save_figure(figure, path)
+
+
+def save_figure(figure, path):
+    """Writes a `matplotlib.figure.Figure` as PNG, atomically."""
     partial = path.with_name("partial.png")
     figure.savefig(partial)
     partial.replace(path)
