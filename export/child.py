@@ -93,3 +93,8 @@ def limit_memory():
 
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY_LIMIT_BYTES, MEMORY_LIMIT_BYTES))
+
+
+def printable(text):
+    """Foreign text as it may be shown in a terminal, which takes some letters for commands."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text)

@@ -26,7 +26,7 @@ def read(path, data, model):
     Args:
         path: the file.
         data: its bytes.
-        model: the `flatbuffer.Model` of it.
+        model: the `tflite_file.Model` of it.
     """
     record = artifact.read_sidecar(path)
     if not isinstance(record, dict) or record.get("sha256") != artifact.sha256(data):

@@ -10,7 +10,7 @@ import logging
 import re
 import warnings
 
-from export import folding, metadata_schema, ranges, recipes, targets
+from export import folding, ranges, recipes, targets, tflite_file
 
 INPUT_NAME, OUTPUT_NAME = "image", "probabilities"
 WEIGHTS = {1: "kernel", 2: "bias"}  # by their place among the inputs of a convolution or a fully connected layer
@@ -170,7 +170,7 @@ def _prepared(data, form, limits):
     if form.fold == "input":
         folding.without_subtraction(graph)
     model.signatureDefs = []
-    return metadata_schema.packed_model(model)
+    return tflite_file.packed(model)
 
 
 def _frozen(source, fold):
@@ -203,7 +203,7 @@ def _named(data, layers):
     for index, name in names.items():
         graph.tensors[index].name = name.encode()
     model.signatureDefs = [_signature(schema, first, last)]
-    return metadata_schema.packed_model(model)
+    return tflite_file.packed(model)
 
 
 def layer_of(name, layers):
@@ -240,7 +240,7 @@ def _checked(data, kept):
         raise ValueError("The converter left ops that are not built in.")
     graph.tensors[first].name, graph.tensors[last].name = INPUT_NAME, OUTPUT_NAME
     model.signatureDefs = [_signature(schema, first, last)]
-    return metadata_schema.packed_model(model)
+    return tflite_file.packed(model)
 
 
 @contextlib.contextmanager

@@ -13,7 +13,7 @@ import time
 
 import numpy as np
 
-from export import backends, child, flatbuffer, onnx_file, runtime
+from export import backends, child, onnx_file, runtime
 
 STALL_LIMIT_S = 60.0  # without one image done: a ResNet-152 takes seconds on the slowest board
 REPORT_EVERY_S = 0.2
@@ -86,7 +86,7 @@ def tensors(path, images, wanted, stall_limit_s=STALL_LIMIT_S):
     Args:
         path: a `.tflite` or `.onnx` file.
         images: `(count, height, width, channels)`, raw pixels.
-        wanted: `flatbuffer.Tensor`s of the file.
+        wanted: `tflite_file.Tensor`s of the file.
         stall_limit_s: see `predict`.
 
     Returns:
@@ -132,8 +132,8 @@ def _work(job, path, directory, images, wanted, advance, stall_limit_s):
                 raise ImportError(missing)
             if refusal is None:
                 return
-            raise ValueError(flatbuffer.printable(" ".join(refusal.split())))
-    raise ValueError(flatbuffer.printable(f"{path} cannot be run: the runtime {reason}."))
+            raise ValueError(child.printable(" ".join(refusal.split())))
+    raise ValueError(child.printable(f"{path} cannot be run: the runtime {reason}."))
 
 
 def _last(printed):

@@ -10,7 +10,7 @@ import sys
 
 import numpy as np
 
-from export import backends, child, flatbuffer, runtime
+from export import backends, child, runtime
 
 TIME_LIMIT_S = 600
 
@@ -42,7 +42,7 @@ def peak_bytes(path, threads, time_limit_s=TIME_LIMIT_S):
     if "missing" in answer:
         raise ImportError(answer["missing"])
     if "refusal" in answer:
-        raise ValueError(flatbuffer.printable(answer["refusal"]))
+        raise ValueError(child.printable(answer["refusal"]))
     return answer["peak_bytes"]
 
 

@@ -74,7 +74,7 @@ def observe(path, model, anatomy, images):
 
     Args:
         path: a `.tflite` or `.onnx` file.
-        model: the `flatbuffer.Model` in it.
+        model: the `tflite_file.Model` in it.
         anatomy: the `anatomy.Anatomy` of the float model.
         images: raw pixels, `(count, height, width, channels)`; as many are taken as memory allows, at most 16.
 

@@ -63,7 +63,7 @@ class Learned:
         from tensorflow.lite.python import schema_py_generated as schema
         from tensorflow.lite.tools import flatbuffer_utils
 
-        from export import metadata_schema
+        from export import tflite_file
 
         base = flatbuffer_utils.convert_bytearray_to_object(bytearray(floats))
         model = flatbuffer_utils.convert_bytearray_to_object(bytearray(data))
@@ -92,7 +92,7 @@ class Learned:
                 limit = np.iinfo(np.int32).max
                 rounded = np.clip(np.rint(real(bias) / scale.astype(np.float64)), -limit, limit).astype(dtype)
                 self._store(model, bias, rounded, scale)
-        return metadata_schema.packed_model(model)
+        return tflite_file.packed(model)
 
     @staticmethod
     def _store(model, tensor, integers, steps):

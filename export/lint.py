@@ -9,7 +9,7 @@ import dataclasses
 import math
 import pathlib
 
-from export import artifact, backends, flatbuffer, onnx_lint, onnx_targets, rules, targets, trial
+from export import artifact, backends, onnx_lint, onnx_targets, rules, targets, tflite_file, trial
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,7 +82,7 @@ def lint(path, target_name=targets.DEFAULT, vela_options=(), time_limit_s=trial.
     target = targets.get(target_name)
     if vela_options and target.compiler != "vela":
         raise ValueError(f"A system configuration and a memory mode are Vela's; {target.name} is not compiled with it.")
-    data, model = flatbuffer.read(path)
+    data, model = tflite_file.read(path)
     if kept is None:
         kept = (artifact.read_sidecar(path) or {}).get("kept", ())
     facts, refusals = trial.run(data, target, vela_options, time_limit_s)

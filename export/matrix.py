@@ -293,11 +293,11 @@ def _verdict(path, file, name, record):
 
 
 def _problems(path, file, name):
-    from export import flatbuffer, lint, rules
+    from export import lint, rules, tflite_file
 
     if file.format == "tflite":
         # What the rules refuse need not be compiled, which takes a process and most of the time.
-        found = rules.problems(flatbuffer.read(path)[1], targets.get(name))
+        found = rules.problems(tflite_file.read(path)[1], targets.get(name))
         if found:
             return found
     return lint.lint(path, name).problems

@@ -9,9 +9,9 @@ tensorflow.
 import dataclasses
 import math
 
-from export import attachment
-from export import metadata_schema as schema
-from export.metadata_schema import Octet, Placed, Table, Word
+from export import attachment, flatbuffer
+from export import tflite_schema as schema
+from export.flatbuffer import Damaged, Octet, Placed, Table, Word
 
 ENTRY = "TFLITE_METADATA"
 LABELS_FILE = "labels.txt"
@@ -65,7 +65,7 @@ def write(data, *, name, description, labels, mean=0.0, std=1.0, version=None, a
     image, probabilities = _edges(model)
     if _entry(model) is not None:
         raise ValueError("The file has metadata already.")
-    if len(data) > MAX_BYTES or any(buffer.integer(schema.Buffer.OFFSET, "<Q") > 1 for buffer in _buffers(model)):
+    if len(data) > MAX_BYTES or any(buffer.number(schema.Buffer.OFFSET, "Q") > 1 for buffer in _buffers(model)):
         raise ValueError("The file is too large for metadata: its weights lie outside of the flatbuffer.")
     _check_labels(labels, probabilities.numbers(schema.Tensor.SHAPE, "i")[-1])
     if not (math.isfinite(mean) and 0 < std < math.inf):
@@ -101,9 +101,9 @@ def read(data):
     entry = _entry(model)
     if entry is None:
         raise ValueError("The file has no metadata.")
-    buffers, index = _buffers(model), entry.integer(schema.Entry.BUFFER)
+    buffers, index = _buffers(model), entry.number(schema.Entry.BUFFER, "I")
     if index >= len(buffers):
-        raise ValueError(f"The file is damaged: its metadata should be in buffer {index} of {len(buffers)}.")
+        raise Damaged(f"its metadata should be in buffer {index} of {len(buffers)}")
     root = Table.root(buffers[index].octets(schema.Buffer.DATA), schema.METADATA_IDENTIFIER)
     graphs = root.tables(schema.ModelMetadata.SUBGRAPHS)
     inputs = graphs[0].tables(schema.SubGraphMetadata.INPUTS) if graphs else []
@@ -204,7 +204,7 @@ def _packed(content):
     import flatbuffers  # only here: an app that reads labels needs nothing but this package
 
     builder = flatbuffers.Builder(4096)
-    builder.Finish(schema.pack(builder, content), file_identifier=schema.METADATA_IDENTIFIER)
+    builder.Finish(flatbuffer.pack(builder, content), file_identifier=schema.METADATA_IDENTIFIER)
     return bytes(builder.Output())
 
 
@@ -217,22 +217,22 @@ def _with_entry(data, model, content):
     import flatbuffers
 
     builder = flatbuffers.Builder(len(data) + len(content) + 2**16)
-    padded = bytes(data) + bytes(-len(data) % schema.ALIGNMENT)
-    builder.Prep(schema.ALIGNMENT, 0)
+    padded = bytes(data) + bytes(-len(data) % flatbuffer.ALIGNMENT)
+    builder.Prep(flatbuffer.ALIGNMENT, 0)
     builder.CreateByteVector(padded)
 
     def held(position):
         return Placed(len(padded) - position)
 
     # Version is the only number among the fields of a model, in all versions of its schema.
-    root = {slot: held(model.target(slot)) for slot in range(1, model.fields) if model.place(slot) is not None}
-    root[schema.Model.VERSION] = Word(model.integer(schema.Model.VERSION))
+    root = {slot: held(model.target(slot)) for slot in range(1, model.fields) if model.target(slot) is not None}
+    root[schema.Model.VERSION] = Word(model.number(schema.Model.VERSION, "I"))
     buffers = [held(buffer.position) for buffer in _buffers(model)]
     entries = [held(entry.position) for entry in model.tables(schema.Model.METADATA)]
     entry = {schema.Entry.NAME: ENTRY, schema.Entry.BUFFER: Word(len(buffers))}
     root[schema.Model.BUFFERS] = [*buffers, {schema.Buffer.DATA: content}]
     root[schema.Model.METADATA] = [*entries, entry]
-    builder.Finish(schema.pack(builder, root), file_identifier=schema.MODEL_IDENTIFIER)
+    builder.Finish(flatbuffer.pack(builder, root), file_identifier=schema.MODEL_IDENTIFIER)
     return bytes(builder.Output())
 
 
@@ -240,7 +240,7 @@ def _normalisation(inputs):
     units = [unit for tensor in inputs for unit in tensor.tables(schema.TensorMetadata.PROCESS_UNITS)]
     for unit in units:
         options = unit.table(schema.ProcessUnit.OPTIONS)
-        if unit.integer(schema.ProcessUnit.TYPE, "<B") == schema.ProcessUnit.NORMALIZATION and options is not None:
+        if unit.number(schema.ProcessUnit.TYPE, "B") == schema.ProcessUnit.NORMALIZATION and options is not None:
             values = (options.numbers(slot, "f") for slot in (schema.Normalization.MEAN, schema.Normalization.STD))
             return tuple(value[0] if len(value) == 1 else value for value in values)
     return None, None
@@ -249,7 +249,7 @@ def _normalisation(inputs):
 def _labels(data, outputs):
     files = [file for tensor in outputs for file in tensor.tables(schema.TensorMetadata.FILES)]
     for file in files:
-        if file.integer(schema.File.TYPE, "<B") == schema.File.TENSOR_AXIS_LABELS:
+        if file.number(schema.File.TYPE, "B") == schema.File.TENSOR_AXIS_LABELS:
             lines = attachment.read(data, file.text(schema.File.NAME)).removesuffix("\n").split("\n")
             return tuple(line.removesuffix("\r") for line in lines)
     return ()

@@ -1,4 +1,4 @@
-"""Reads an `.onnx` file: whether it is one, what is in its graph, and that in the terms of `flatbuffer.Model`.
+"""Reads an `.onnx` file: whether it is one, what is in its graph, and that in the terms of `tflite_file.Model`.
 
 Imports neither keras nor tensorflow.
 """
@@ -8,7 +8,7 @@ import json
 import pathlib
 
 from export.backends import OPEN
-from export.flatbuffer import Model, Op, Tensor
+from export.tflite_file import Model, Op, Tensor
 
 PAIR = {"QuantizeLinear", "DequantizeLinear"}
 WEIGHTED = {"Conv", "Gemm", "MatMul"}
@@ -146,7 +146,7 @@ class Graph:
 
 
 def described(model):
-    """An ONNX model as the `flatbuffer.Model` of a `.tflite` file, so that whoever looks into those looks into it, too.
+    """An ONNX model as the `tflite_file.Model` of a `.tflite` file, for whoever looks into those.
 
     A tensor that is rounded as soon as it is made counts as its integers, and a layer's weights bear one name, however
     they are stored. Shapes are those of one image with the channels last. Of the metadata nothing is told.

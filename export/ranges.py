@@ -58,7 +58,7 @@ class _Observed:
     def __init__(self, data):
         from tensorflow.lite.tools import flatbuffer_utils
 
-        from export import backends, metadata_schema
+        from export import backends, tflite_file
 
         model = flatbuffer_utils.convert_bytearray_to_object(bytearray(data))
         (graph,) = model.subgraphs
@@ -66,7 +66,7 @@ class _Observed:
         self._indices = {graph.tensors[i].name.decode(): i for i in inner}
         self.activations = [(graph.tensors[i].name.decode(), len(graph.tensors[i].shape) < 4) for i in inner]
         graph.outputs, model.signatureDefs = inner, []
-        packed = metadata_schema.packed_model(model)
+        packed = tflite_file.packed(model)
         self._interpreter = backends.LiteRT.library().Interpreter(model_content=packed, num_threads=os.cpu_count())
         self._interpreter.allocate_tensors()
         self._input = self._interpreter.get_input_details()[0]["index"]

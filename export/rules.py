@@ -16,7 +16,7 @@ METADATA = "TFLITE_METADATA"
 
 
 def problems(model, target, kept=()):
-    """All findings on a `flatbuffer.Model` for a `targets.Target`, the gravest first.
+    """All findings on a `tflite_file.Model` for a `targets.Target`, the gravest first.
 
     `kept` names the layers that stay in float on purpose.
     """

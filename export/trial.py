@@ -14,7 +14,7 @@ import runpy
 import sys
 import tempfile
 
-from export import child, flatbuffer
+from export import child
 
 TIME_LIMIT_S = 600
 ARENA_BYTES = 64 * 2**20  # more than microcontrollers have
@@ -58,7 +58,7 @@ def run(data, target, vela_options=(), time_limit_s=TIME_LIMIT_S):
         else:
             done = _child(job, path, [target.activations] if job == "onnxruntime" else [], time_limit_s)
             facts, problems = _read_json(done)
-    return {"ran": version, **facts}, [flatbuffer.printable(f"{NEEDS[job][2]} {p}") for p in problems]
+    return {"ran": version, **facts}, [child.printable(f"{NEEDS[job][2]} {p}") for p in problems]
 
 
 def require(target):

@@ -9,7 +9,7 @@ import functools
 import pathlib
 import tempfile
 
-from export import backends, claims, comparison, diagnosis, execution, flatbuffer, layers, onnx_file, parts
+from export import backends, claims, comparison, diagnosis, execution, layers, onnx_file, parts, tflite_file
 from export.comparison import compare  # noqa: F401  the figures alone, for whoever has the probabilities
 from export.report import Evidence, Report, rows
 from resnet_keras import cli
@@ -79,7 +79,7 @@ def _read(path):
     if backends.is_onnx(path):
         data, model = onnx_file.read(path)
         return data, onnx_file.described(model)[0]
-    return flatbuffer.read(path)
+    return tflite_file.read(path)
 
 
 def _twin(path, model, directory):

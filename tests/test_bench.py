@@ -18,7 +18,7 @@ from onnx import TensorProto
 from onnx import helper as onnx_helper
 from tensorflow.lite.tools import flatbuffer_utils
 
-from export import bench, flatbuffer, footprint, runtime
+from export import bench, footprint, runtime, tflite_file
 from resnet_keras import cli
 
 SIDES = (8, 6, 3)  # no two alike: an exchange of any two shows
@@ -258,7 +258,7 @@ def raw(path, stored):
 class TestDelegate:
     def test_all_part_and_nothing(self, files):
         assert runtime.Runner(files["float32"]).delegate == ("XNNPACK", 100)
-        ops = [op.name for op in flatbuffer.read(files["pooled"])[1].ops]
+        ops = [op.name for op in tflite_file.read(files["pooled"])[1].ops]
         assert ops.count("MAX_POOL_2D") == 1  # of one pixel, which XNNPACK leaves to LiteRT
         assert runtime.Runner(files["pooled"]).delegate == ("XNNPACK", pytest.approx(100 * (1 - 1 / len(ops))))
         assert runtime.Runner(files["nothing"]).delegate == (None, 0)

@@ -14,13 +14,13 @@ from export import (
     budgeting,
     calibration,
     conversion,
-    flatbuffer,
     folding,
     lint,
     ranges,
     runtime,
     source,
     sweep,
+    tflite_file,
 )
 from resnet_keras import cli
 from resnet_keras.pixels import PixelNormalization
@@ -74,7 +74,7 @@ def as_set(photos):
 def runner(data, tmp_path):
     path = tmp_path / f"{len(list(tmp_path.iterdir()))}.tflite"  # LiteRT maps a file that is open
     path.write_bytes(data)
-    return runtime.Runner(path), flatbuffer.read(path)[1]
+    return runtime.Runner(path), tflite_file.read(path)[1]
 
 
 def ops(model):
@@ -344,4 +344,4 @@ def test_ranges_are_those_of_tensorflows_calibrator(bundled, images, tmp_path):
 def test_a_bias_of_zeros_leaves_the_output_its_name(tmp_path):
     path = tmp_path / "x.tflite"
     path.write_bytes(conversion.convert(source.load("resnet8", "random"), "float32"))
-    assert flatbuffer.read(path)[1].outputs[0].name == "probabilities"
+    assert tflite_file.read(path)[1].outputs[0].name == "probabilities"

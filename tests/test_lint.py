@@ -16,7 +16,7 @@ from ai_edge_litert.interpreter import Interpreter
 from mutation import mutated
 from tensorflow.lite.tools import flatbuffer_utils
 
-from export import calibration, conversion, flatbuffer, lint, source, targets, trial
+from export import calibration, conversion, lint, source, targets, tflite_file, trial
 from resnet_keras import cli
 
 NPUS = ("ethos-u55-128", "ethos-u65-256", "ethos-u85-256")
@@ -405,7 +405,7 @@ class TestBadInput:
         [("ethosu", "ethos-u55-128"), ("tflite_micro", "micro"), ("ai_edge_litert", "app")],
     )
     def test_a_missing_package_is_status_3(self, bundled, monkeypatch, capsys, module, target):
-        flatbuffer._names.cache_clear()
+        tflite_file._names.cache_clear()
         monkeypatch.setitem(sys.modules, module, None)
         code, stdout, stderr = run([bundled["int8"], "--target", target], capsys)
         assert (code, stdout) == (3, "")
@@ -452,7 +452,7 @@ class TestHostile:
         (tmp_path / "x.tflite").write_bytes(builder.Output())
         start = time.monotonic()
         with pytest.raises(ValueError, match="items are listed"):
-            flatbuffer.read(tmp_path / "x.tflite")
+            tflite_file.read(tmp_path / "x.tflite")
         assert time.monotonic() - start < 10
 
     def test_a_runtime_that_crashes_is_a_finding(self, bundled):

@@ -18,7 +18,7 @@ from ai_edge_litert.interpreter import Interpreter
 from flatbuffers import encode, packer
 from flatbuffers.table import Table
 
-from export import artifact, attachment, description, metadata, metadata_schema, tflite
+from export import artifact, attachment, description, flatbuffer, metadata, tflite
 from resnet_keras import data
 
 TEXTS = {"name": "x", "description": "What it is.", "version": "1", "author": "Ä. Ö.", "licence": "MIT"}
@@ -128,7 +128,7 @@ class TestFile:
 
     def test_the_model_is_untouched(self, plain, labelled):
         place = labelled.index(plain)
-        assert place % metadata_schema.ALIGNMENT == 0
+        assert place % flatbuffer.ALIGNMENT == 0
         images = np.random.default_rng(0).integers(0, 256, (20, 4, 4, 3))
         expected = outputs(plain, images)
         assert len(np.unique(expected.argmax(axis=1))) > 1
@@ -276,12 +276,12 @@ class TestRefusals:
         import flatbuffers
 
         builder = flatbuffers.Builder(1024)
-        name = metadata_schema.Placed(builder.CreateString("x" * 100_000))
-        tensor = metadata_schema.Placed(metadata_schema.pack(builder, {0: name}))
-        root = metadata_schema.pack(builder, {3: [{2: [tensor] * 100_000}]})
+        name = flatbuffer.Placed(builder.CreateString("x" * 100_000))
+        tensor = flatbuffer.Placed(flatbuffer.pack(builder, {0: name}))
+        root = flatbuffer.pack(builder, {3: [{2: [tensor] * 100_000}]})
         builder.Finish(root, file_identifier=b"M001")
-        whole = metadata._with_entry(plain, metadata_schema.Table.root(plain, b"TFL3"), bytes(builder.Output()))
-        with pytest.raises(ValueError, match="share more"):
+        whole = metadata._with_entry(plain, flatbuffer.Table.root(plain, b"TFL3"), bytes(builder.Output()))
+        with pytest.raises(ValueError, match="items are listed"):
             metadata.read(whole)
 
 

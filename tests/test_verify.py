@@ -23,10 +23,10 @@ from export import (
     comparison,
     conversion,
     execution,
-    flatbuffer,
     metadata,
     parts,
     source,
+    tflite_file,
 )
 from export import verify as command
 from export.verify import verify
@@ -205,9 +205,9 @@ class TestSoundFiles:
         assert report.seen.order == (0, 1, 2)
 
     def test_the_output_has_steps(self, clothes, clothes_int8):
-        _, model = flatbuffer.read(clothes.file(clothes_int8))
+        _, model = tflite_file.read(clothes.file(clothes_int8))
         assert command.output_step(model) == 1 / 256
-        _, model = flatbuffer.read(clothes.twin)
+        _, model = tflite_file.read(clothes.twin)
         assert command.output_step(model) == 0
 
     def test_a_foreign_file_shows_no_layers_and_that_is_said(self, colours, capsys):
