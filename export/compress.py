@@ -21,7 +21,7 @@ LARGEST_BATCH = 128
 # showed as 80 to 98 %.
 SAME_SHARE_PERCENT = 99.0
 # Passes over the training images and rate of the first step for each round; it falls along a cosine.
-SCHEDULE = {"prune": (4, 0.01), "cluster": (2, 0.001), "qat": (3, 0.003)}
+SCHEDULE = {"prune": (4, 0.01), "cluster": (2, 0.0001), "qat": (3, 0.003)}
 # The gradient of a cluster is the sum over its members, of which there are hundreds.
 CLUSTERED_QAT_RATE = 0.00001
 
