@@ -5,12 +5,8 @@ python -m export.tflite --int8 --target app
 
 import dataclasses
 import json
-import pathlib
-import tempfile
 
-from export import artifact, bundle, command, ranges, recipes, targets
-
-PROOF_IMAGES = 8
+from export import artifact, bundle, command, gate, ranges, recipes, targets
 
 
 def export(
@@ -58,7 +54,7 @@ def export(
         ValueError, OSError: something about the input or the output path; nothing is written.
         ImportError: a package is missing.
     """
-    from export import budgeting, calibration, conversion, lint, trial, verify
+    from export import budgeting, calibration, conversion, trial
     from resnet_keras import cli
 
     io = targets.get(target).edge(recipes.get(recipe), io)
@@ -80,20 +76,18 @@ def export(
     )
     base = conversion.float_file(source, form)
     data, made = _quantized(base, source, form, calibrated, method, budget)
-    with artifact.Draft(out, data) as draft, tempfile.TemporaryDirectory() as directory:
-        twin = pathlib.Path(directory, "float32.tflite")
-        twin.write_bytes(base)
-        report = verify.verify(draft.path, source, evaluation, twin if form.recipe.integer_only else None)
-        failure = None if source.weights == "random" else report.failure(budget if max_drop is None else max_drop)
-        measured = {**evaluation.record(), **dataclasses.asdict(report)}
-        record = {**_record(source, form, draft.path), **made, "measured": measured}
-        if failure is None or force:
-            _add_metadata(draft, source, form, record, evaluation.images[:PROOF_IMAGES])
-            found = lint.lint(draft.path, target, kept=made["kept"])
-            failure = failure or found.failure()
-        if failure is None or force:
-            record = draft.publish({**record, "lint": {"problems": found.problems, **found.facts}})
-    return record, report, failure
+    return gate.publish(
+        out,
+        data,
+        base if form.recipe.integer_only else None,
+        source,
+        evaluation,
+        lambda draft: {**command.record(draft, source, form.recipe, form.target, io=form.io), **made},
+        lambda record, data: _with_metadata(data, source, form, record),
+        max_drop=budget if max_drop is None else max_drop,
+        force=force,
+        kept=made["kept"],
+    )
 
 
 def _quantized(base, source, form, calibrated, method, budget):
@@ -108,29 +102,11 @@ def _quantized(base, source, form, calibrated, method, budget):
     return conversion.integer_file(base, form, limits, kept, source.learned), made
 
 
-def _record(source, form, path):
-    return command.record(path, source, form.recipe, form.target, io=form.io)
-
-
-def _add_metadata(draft, source, form, record, images):
-    """Puts the labels into the file, and what was measured on it, which is known only after it was verified.
-
-    The file that is published is therefore not the one that was verified. That it computes the same is shown by running
-    both: equal to the bit on a few images, as only a copy of the same network is.
-    """
-    import numpy as np
-
+def _with_metadata(data, source, form, record):
     from export import description, folding, metadata
-    from export.runtime import Runner
-    from resnet_keras import cli
 
-    with cli.held_stderr():  # LiteRT announces its delegate
-        verified = Runner(draft.path).predict(images)
-        texts = description.of(record, source.data_name)
-        draft.amend(metadata.write(draft.data, mean=folding.stated_mean(source.mean, form.fold), **texts))
-        published = Runner(draft.path).predict(images)
-    if not np.array_equal(verified, published, equal_nan=True):
-        raise ValueError("The file computes something else with its metadata than without.")
+    texts = description.of(record, source.data_name)
+    return metadata.write(data, mean=folding.stated_mean(source.mean, form.fold), **texts)
 
 
 def parser():
