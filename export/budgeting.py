@@ -10,7 +10,6 @@ from export.comparison import mean_kl
 from export.runtime import probabilities
 
 RANKING_IMAGES = 32
-SOFTMAX_STEP = 1 / 256  # TensorFlow Lite fixes it for int8
 
 
 def check(points, recipe, target):
@@ -68,7 +67,7 @@ def spend(points, base, form, limits, images, learned=None):
         for layer in layers:
             rest = [other for other in layers if other != layer]
             alone = conversion.integer_file(base, form, limits, rest, learned)
-            divergences[layer] = mean_kl(expected[few], probabilities(alone, images[few]), SOFTMAX_STEP)
+            divergences[layer] = mean_kl(expected[few], probabilities(alone, images[few]), recipes.OUTPUT_STEP)
             advance(1)
     ranked = sorted(layers, key=divergences.get, reverse=True)
     enough, too_few = len(ranked), 0

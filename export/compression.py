@@ -17,6 +17,7 @@ import time
 import numpy as np
 
 from export import techniques, twin
+from export.recipes import OUTPUT_STEP
 
 JOB, WEIGHTS, VALIDATION, EVALUATION = "job.json", "weights.safetensors", "validation.npy", "evaluation.npy"
 BAKED, LEARNED, SCORES = "baked.safetensors", "learned.json", "scores.npy"
@@ -24,7 +25,6 @@ CHECKPOINTS = "checkpoints"
 MOMENTUM = 0.9
 REPORT_EVERY_S = 0.5
 BATCH = 128  # of images that are only looked at
-OUTPUT_STEP = 1 / 256  # of a probability in 8 bits, as TensorFlow Lite fixes it
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,15 +6,15 @@ import io
 import numpy as np
 
 from export.photo import picture
+from export.recipes import OUTPUT_STEP
 
 COUNT = 10
 CANDIDATES = 100
 BATCH_SIZE = 20
 SEED = 0
-STEP = 1 / 256  # of the probabilities of a network that ends in 8 bits
 # Least tolerance of a probability. Float kernels sum in another order; half precision has 11 bits; what is rounded to
 # int8, in `dynamic` before each layer and in the others after it, may come out one step away.
-FLOORS = {"float32": 1e-5, "float16": 1e-3, "dynamic": STEP, "int8": STEP, "int16x8": STEP}
+FLOORS = {"float32": 1e-5, "float16": 1e-3, "dynamic": OUTPUT_STEP, "int8": OUTPUT_STEP, "int16x8": OUTPUT_STEP}
 SAFETY = 2  # times the largest difference between two sets of kernels
 
 

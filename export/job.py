@@ -10,7 +10,7 @@ import signal
 
 import numpy as np
 
-from export import child, compression, learned
+from export import child, compression, learned, recipes
 
 DIRECTORY = "job"  # in that of the run
 STALL_LIMIT_S = 1800.0  # without one batch done: the first one compiles
@@ -144,4 +144,4 @@ def same_percent(directory, candidate):
     if not path.is_file():
         return None
     difference = np.abs(np.load(path) - candidate.scores)
-    return 100.0 * float(np.mean(difference < 1.5 * compression.OUTPUT_STEP))
+    return 100.0 * float(np.mean(difference < 1.5 * recipes.OUTPUT_STEP))

@@ -2,6 +2,8 @@
 
 import dataclasses
 
+OUTPUT_STEP = 1 / 256  # of a probability in 8 bits, as TensorFlow Lite fixes it
+
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
