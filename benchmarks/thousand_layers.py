@@ -9,6 +9,7 @@ training is recorded, and not judged.
 """
 
 import argparse
+import concurrent.futures
 import datetime
 import multiprocessing
 import pathlib
@@ -135,12 +136,17 @@ def compared():
 def measure(name):
     """The record of one network."""
     # A process for each half, so that neither inherits the other's memory.
-    context = multiprocessing.get_context("spawn")
-    with tempfile.TemporaryDirectory() as directory, context.Pool(1, maxtasksperchild=1) as pool:
+    with tempfile.TemporaryDirectory() as directory:
         path = pathlib.Path(directory, f"{name}.keras")
-        record, answers = pool.apply(trained, (name, path))
-        more = pool.apply(exported, (path, answers))
+        record, answers = _alone(trained, name, path)
+        more = _alone(exported, path, answers)
     return {**record, **more, "steps": record["steps"] | more["steps"]}
+
+
+def _alone(function, *arguments):
+    """What a function returns in a process of its own; if the system ends that, it raises."""
+    with concurrent.futures.ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(function, *arguments).result()
 
 
 def _run(made, images):

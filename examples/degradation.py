@@ -18,10 +18,10 @@ import platform
 from resnet_keras import checkpoint, cli, recipes
 
 KINDS = "plain", "residual"
-DEPTHS = 20, 32, 44, 56
+DEPTHS, CHOICES = (20, 32, 44, 56), (20, 32, 44, 56, 110)
 RESULT, CONDITIONS, JSON, PNG = "result.json", "conditions.json", "degradation.json", "degradation.png"
-# The paper's recipe for small images (section 4.2) with a warm-up, which the deep plain networks need, and half a
-# cosine, which needs no long plateaus.
+# The paper's recipe for small images (section 4.2) with a warm-up, which the deep plain networks need, half a cosine,
+# which needs no long plateaus, and crops that move clothes by two pixels, not four.
 RECIPE = recipes.get("small").with_changes(
     data="fashion_mnist", epochs=10, schedule="cosine", warmup_steps=500, crop_padding=2
 )
@@ -64,14 +64,17 @@ def images(recipe):
 
 
 def train(run, recipe, dataset, measured, directory):
-    """Trains one network, or goes on with it; returns its result as a dictionary, which is also written."""
+    """Trains one network, or goes on with it, and writes what came of it."""
     import keras
 
     from resnet_keras import devices, models, precision
     from resnet_keras.loop import Loop
 
     class MeasuredLoop(Loop):
-        """Adds the accuracy on unaugmented training images to each epoch's row of the history."""
+        """Adds the accuracy on unaugmented training images to each epoch's row; has no best epoch, only the last."""
+
+        def _keep_best(self, row):
+            pass
 
         def _record(self, row):
             super()._record({**row, "train_accuracy": self.evaluate(measured)["accuracy"]})
@@ -98,7 +101,8 @@ def train(run, recipe, dataset, measured, directory):
         directory.mkdir(parents=True, exist_ok=True)
         with checkpoint.held(directory):
             loop.resume()
-            loop.run()
+            with cli.going_on("The same command goes on."):
+                loop.run()
             curve = [
                 {
                     "epoch": row["epoch"],
@@ -109,6 +113,7 @@ def train(run, recipe, dataset, measured, directory):
             ]
             result = {
                 **dataclasses.asdict(run),
+                "versions": _versions(),
                 "train_error_percent": _error(loop.evaluate(dataset.train)["accuracy"]),
                 "test_error_percent": curve[-1]["test_error_percent"],
                 "seconds": round(loop.watch.seconds()),
@@ -117,7 +122,14 @@ def train(run, recipe, dataset, measured, directory):
             checkpoint.save_model(directory, loop.trained())
             checkpoint.write_json(directory / RESULT, result)
             checkpoint.remove_checkpoints(directory)
-    return result
+
+
+def _versions():
+    import keras
+
+    from resnet_keras import __version__
+
+    return {"resnet_keras": __version__, "keras": keras.version(), "python": platform.python_version()}
 
 
 def _error(accuracy):
@@ -136,11 +148,11 @@ def verdict(results):
         for kind, gaps in zip(KINDS, (plain, residual), strict=True)
     ]
     if min(plain) <= 0:
-        sentences.append("Not with every seed is the deeper plain network worse: degradation is not shown.")
+        sentences.append(f"Not with every seed are {deep} plain layers worse: degradation is not shown.")
     elif max(residual) > 0:
-        sentences.append("Degradation. With shortcuts, too, some deeper network is worse: not shown to remove it.")
+        sentences.append(f"Degradation. With shortcuts {deep} layers can be worse, too: not shown to remove it.")
     else:
-        sentences.append("Degradation: every deeper plain network is worse. With shortcuts none is: they remove it.")
+        sentences.append(f"Degradation: {deep} plain layers are worse. With shortcuts they are not: these remove it.")
     if min(len(plain), len(residual)) == 1:
         sentences.append("One seed is an observation; the full form repeats it.")
     return sentences
@@ -202,37 +214,34 @@ def plot(results, path):
     save_figure(figure, path)
 
 
-def _record(out, recipe, results):
+def record(out, recipe):
+    """Writes and draws what all runs in a directory gave; returns their results."""
+    results = [checkpoint.read_json(path) for path in sorted(out.glob(f"*/{RESULT}"))]
+    found = {"data": recipe.data, "conditions": conditions(recipe), "verdict": verdict(results), "runs": results}
+    checkpoint.write_json(out / JSON, found)
+    plot(results, out / PNG)
+    return results
+
+
+def conditions(recipe):
+    """What all runs of a directory have in common."""
     import keras
 
-    from resnet_keras import __version__, precision
+    from resnet_keras import precision
 
-    record = {
-        "data": recipe.data,
-        "recipe": dataclasses.asdict(recipe),
-        "precision": precision.resolve("auto"),
-        "versions": {
-            "resnet_keras": __version__,
-            "keras": keras.version(),
-            "backend": keras.backend.backend(),
-            "python": platform.python_version(),
-        },
-        "verdict": verdict(results),
-        "runs": results,
-    }
-    checkpoint.write_json(out / JSON, record)
-    plot(results, out / PNG)
+    used = {"precision": precision.resolve("auto"), "backend": keras.backend.backend()}
+    return dataclasses.asdict(recipe) | used
 
 
 def prepare(out, recipe):
     """Makes the directory of all runs; refuses to mix runs that were trained under different conditions."""
-    path, now = out / CONDITIONS, dataclasses.asdict(recipe)
+    path, now = out / CONDITIONS, conditions(recipe)
     before = checkpoint.read_json(path) if path.exists() else now
     changed = [name for name in now if before.get(name) != now[name]]
     if changed:
         raise ValueError(
             f"{out} holds runs with {changed[0]} = {before.get(changed[0])}. Received: {now[changed[0]]}. Choose "
-            "another --out."
+            "another directory."
         )
     out.mkdir(parents=True, exist_ok=True)
     checkpoint.write_json(path, now)
@@ -245,7 +254,7 @@ def parser():
         "--depths",
         type=int,
         nargs="+",
-        choices=(8, 20, 32, 44, 56, 110, 1202),
+        choices=CHOICES,
         metavar="N",
         help="numbers of layers: %(choices)s (default: 20 32 44 56, quick: 20 56)",
     )
@@ -258,19 +267,16 @@ def main(arguments=None):
     recipe, seeds = (QUICK, (0,)) if args.quick else (RECIPE, (0, 1, 2))
     depths = args.depths or ((20, 56) if args.quick else DEPTHS)
     out = args.out or pathlib.Path("runs") / ("degradation-quick" if args.quick else "degradation")
-    prepare(out, recipe)
     cli.import_keras()
+    prepare(out, recipe)
     dataset, measured = images(recipe)
-    runs, results = planned(depths, seeds), []
+    runs = planned(depths, seeds)
     for number, run in enumerate(runs, 1):
-        directory = out / str(run)
-        if (directory / RESULT).exists():
-            results.append(checkpoint.read_json(directory / RESULT))
-            continue
-        cli.say(f"{number}/{len(runs)}  {run}")
-        results.append(train(run, recipe, dataset, measured, directory))
-        _record(out, recipe, results)
-    _record(out, recipe, results)
+        if not (out / str(run) / RESULT).exists():
+            cli.say(f"{number}/{len(runs)}  {run}")
+            train(run, recipe, dataset, measured, out / str(run))
+            record(out, recipe)
+    results = record(out, recipe)
     cli.print_table(*table(results))
     print("\n" + "\n".join(verdict(results)))
     print(f"\nThe figures are in {out / JSON}, the curves in {out / PNG}.")

@@ -29,7 +29,8 @@ def main(arguments=None):
     from resnet_keras.train import train
 
     changes = {"data": args.photos, "model": args.model, "weights": args.weights, "epochs": args.epochs}
-    card = train(recipes.get("finetune").with_changes(**changes), pathlib.Path(args.run), resume=True)
+    with cli.going_on("The same command goes on."):
+        card = train(recipes.get("finetune").with_changes(**changes), pathlib.Path(args.run), resume=True)
     for part, measured in card["accuracy_percent"].items():
         print(f"{part}: {measured['top1']:.2f} % of {measured['images']} photos, in Keras")
 

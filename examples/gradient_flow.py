@@ -46,7 +46,10 @@ def trained(kind, depth, runs):
     run = Run(kind, depth, seed=0)
     path = runs / str(run) / checkpoint.MODEL
     if not path.exists():
-        degradation.prepare(runs, degradation.QUICK)
+        try:
+            degradation.prepare(runs, degradation.QUICK)
+        except ValueError as error:  # it holds the full form, or a part of it
+            raise ValueError(f"--runs lacks {run}. Train it with examples/degradation.py, or name others.") from error
         cli.say(f"training {run}")
         degradation.train(run, degradation.QUICK, *degradation.images(degradation.QUICK), path.parent)
     return graph.as_float32(keras.models.load_model(path, compile=False))
@@ -190,8 +193,9 @@ def main(arguments=None):
             "KERAS_BACKEND=tensorflow."
         )
     networks = measure(QUICK_DEPTHS if args.quick else DEPTHS, args.runs)
+    trained = checkpoint.read_json(args.runs / degradation.CONDITIONS)
     args.out.mkdir(parents=True, exist_ok=True)
-    checkpoint.write_json(args.out / JSON, {"images": IMAGES, "networks": networks})
+    checkpoint.write_json(args.out / JSON, {"images": IMAGES, "trained": trained, "networks": networks})
     plot(networks, args.out / PNG)
     cli.print_table(*table(networks))
     print(f"\nThe figures are in {args.out / JSON}, the curves in {args.out / PNG}.")

@@ -27,6 +27,8 @@ def describe(network):
     """
     import keras
 
+    from resnet_keras import graph
+
     found, made_by = [], {}
 
     def call(layer, *args, **kwargs):
@@ -39,7 +41,7 @@ def describe(network):
     image = keras.Input(network.input_shape[1:], name="image")
     made_by[id(image)] = image.name
     inputs = keras.tree.map_structure(lambda _: image, network.input)
-    keras.models.clone_model(network, inputs, clone_function=lambda layer: layer, call_function=call)
+    graph.clone(network, lambda layer: layer, input_tensors=inputs, call_function=call)
     return [{"name": image.name, "inputs": [], "kind": "input", "shape": list(network.input_shape[1:])}, *found]
 
 

@@ -17,6 +17,15 @@ class Terminated(Exception):
         self.status = status
 
 
+@contextlib.contextmanager
+def going_on(how):
+    """Lets a stopped run end with a sentence on how to go on with it, which only the command knows."""
+    try:
+        yield
+    except Terminated as stop:
+        raise Terminated(f"{stop} {how}", stop.status) from None
+
+
 def run(main):
     """Calls `main()` and leaves the process with its status, turning what a user can cause into one sentence.
 

@@ -269,7 +269,8 @@ def main(arguments=None):
         from resnet_keras import profiling
 
         return profiling.main(recipe, Settings(**settings))
-    card = train(recipe, out, resume=args.resume, **settings)
+    with cli.going_on("Go on with --resume."):
+        card = train(recipe, out, resume=args.resume, **settings)
     for part, measured in card["accuracy_percent"].items():
         print(f"{part} accuracy: {measured['top1']:.2f} % of {measured['images']} images")
     print(f"wrote {out}")

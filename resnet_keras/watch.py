@@ -118,7 +118,7 @@ class Watch(keras.callbacks.CallbackList):
         """
         good = checkpoint.checkpoints(self.loop.out)
         kept = f"The last good checkpoint is {good[-1]}." if good else "There is no checkpoint yet."
-        raise ValueError(f"{reason} {kept} Start again with a lower peak_learning_rate, or with --precision float32.")
+        raise ValueError(f"{reason} {kept} Start again with a lower peak_learning_rate, or in float32.")
 
     def save(self):
         """Writes a checkpoint, of a state whose loss is known to be sound."""
@@ -154,5 +154,5 @@ class Watch(keras.callbacks.CallbackList):
             return
         name = self.asked_to_leave.name
         path = self.save()
-        kept = f"Wrote {path}. " if path else ""
-        raise cli.Terminated(f"{name} after step {self.step}. {kept}Go on with --resume.", 128 + self.asked_to_leave)
+        kept = f" Wrote {path}." if path else ""
+        raise cli.Terminated(f"{name} after step {self.step}.{kept}", 128 + self.asked_to_leave)

@@ -56,7 +56,7 @@ class TestRecursion:
             keras.Model(image, x)
 
     def test_all_views_of_a_deep_network(self, short_stack, tmp_path):
-        from export import anatomy, conversion, folding, source
+        from export import anatomy, conversion, folding, source, twin
 
         limit = sys.getrecursionlimit()
         model, images = with_real_statistics(resnet_keras.ResNet56()), sample().images[:4]
@@ -72,6 +72,7 @@ class TestRecursion:
             given = folding.function(loaded, fold)(images[:1].astype("float32"))
             np.testing.assert_allclose(given, expected[:1], atol=1e-4)
         conversion._frozen(loaded, "op")
+        assert len(twin.describe(loaded.network)) > 200
         assert sys.getrecursionlimit() == limit
 
 
@@ -156,10 +157,10 @@ class TestDegradation:
     @pytest.mark.parametrize(
         ("errors", "says", "not_says"),
         [
-            ([(5, 9, 5, 4), (5, 8, 5, 5)], ["+4.00, +3.00 points", "they remove it"], ["not shown", "One"]),
-            ([(5, 9, 5, 4)], ["they remove it", "One seed"], []),
+            ([(5, 9, 5, 4), (5, 8, 5, 5)], ["+4.00, +3.00 points", "these remove it"], ["not shown", "One"]),
+            ([(5, 9, 5, 4)], ["these remove it", "One seed"], []),
             ([(5, 9, 5, 4), (5, 4, 5, 4)], ["degradation is not shown"], ["remove it", "One"]),
-            ([(5, 9, 5, 4), (5, 9, 5, 6)], ["not shown to remove it"], ["they remove it"]),
+            ([(5, 9, 5, 4), (5, 9, 5, 6)], ["not shown to remove it"], ["these remove it"]),
         ],
     )
     def test_the_verdict_claims_what_the_numbers_show(self, example, errors, says, not_says):
@@ -177,14 +178,14 @@ class TestDegradation:
         small = data.Dataset("small", data.FASHION_CLASSES, one, one, one)
         monkeypatch.setattr(data, "load", lambda name: small)
         monkeypatch.setattr(degradation, "QUICK", degradation.QUICK.with_changes(epochs=1, batch_size=64))
-        arguments = ["--quick", "--depths", "8", "--out", str(tmp_path / "x")]
+        arguments = ["--quick", "--depths", "20", "--out", str(tmp_path / "x")]
         assert degradation.main(arguments) == 0
         table = capsys.readouterr().out
         assert "plain" in table
         assert (tmp_path / "x" / degradation.PNG).exists()
         record = checkpoint.read_json(tmp_path / "x" / degradation.JSON)
         assert [run["kind"] for run in record["runs"]] == ["plain", "residual"]
-        model = keras.models.load_model(tmp_path / "x" / "plain-8-seed0" / checkpoint.MODEL)
+        model = keras.models.load_model(tmp_path / "x" / "plain-20-seed0" / checkpoint.MODEL)
         assert model.get_layer("stage2_block1").plain
         wrong = np.argmax(model.predict_on_batch(one.images), axis=1) != one.labels
         assert record["runs"][0]["train_error_percent"] == pytest.approx(100 * wrong.mean(), abs=1)
