@@ -21,7 +21,7 @@ from export import (
     trial,
 )
 
-INDEX, README = "bundle.json", "README.md"
+README = "README.md"
 REGISTRIES = {"tflite": targets, "onnx": onnx_targets}
 
 
@@ -90,7 +90,7 @@ def _fill(path, index, source, proof, format):
     """Writes what is in a bundle besides the models."""
     golden.write(path, index, source, proof)
     _write(path / index["labels"], "\n".join(source.labels))
-    _write(path / INDEX, json.dumps(index, indent=2) + "\n")
+    _write(path / folder.INDEX, json.dumps(index, indent=2) + "\n")
     runtime, sections = backends.of(path / index["models"][0]["file"]), []
     for language in templates.LANGUAGES:
         if language.folder in index["code"]:

@@ -1,4 +1,4 @@
-"""A folder that is written whole or not at all, and that knows its own files. Imports nothing heavy."""
+"""A bundle's folder: written whole or not at all, and known again by its own files. Imports nothing heavy."""
 
 import os
 import pathlib
@@ -7,7 +7,7 @@ import tempfile
 
 from export import artifact
 
-SUMS = "SHA256SUMS"
+SUMS, INDEX = "SHA256SUMS", "bundle.json"
 
 
 def claim(path, force=False):
@@ -30,7 +30,7 @@ def claim(path, force=False):
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryFile(dir=path.parent):  # an early, plain answer to whether the directory can be written
         pass
-    if path.exists() and not force and (foreign := changed(path)):
+    if path.exists() and not force and (foreign := changed(path)) is not None:
         raise ValueError(
             f"{path} exists and is not as this command left it, see {foreign}. Choose another --bundle, or add --force."
         )
@@ -38,7 +38,10 @@ def claim(path, force=False):
 
 
 def changed(path):
-    """The first file of a folder that is not as its `SUMS` say, or None. An empty folder is no one's."""
+    """The first file of a folder that is not as its `SUMS` say, or None. An empty folder is no one's.
+
+    Without an `INDEX` it is somebody else's, whatever its sums.
+    """
     entries = (entry for entry in path.rglob("*") if entry.is_symlink() or entry.is_file())
     # Python leaves its own there when the code in a bundle is imported.
     found = {entry.relative_to(path).as_posix() for entry in entries if entry.parent.name != "__pycache__"}
@@ -46,9 +49,9 @@ def changed(path):
         return None
     try:
         listed = sums(path)
-    except (OSError, UnicodeDecodeError):
+    except (OSError, ValueError):
         return min(found)
-    if strange := found ^ {*listed, SUMS}:
+    if strange := found ^ {*listed, SUMS, INDEX}:
         return min(strange)
     return damaged(path)
 
@@ -57,17 +60,22 @@ def sums(path):
     """`{file: SHA-256}` of a folder, as its `SUMS` list them.
 
     Raises:
-        OSError, UnicodeDecodeError: they cannot be read.
+        OSError, ValueError: they cannot be read.
     """
-    lines = (path / SUMS).read_text(encoding="utf-8").splitlines()
-    return {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
+    found = {}
+    for line in (path / SUMS).read_text(encoding="utf-8").splitlines():
+        digest, gap, name = line.partition("  ")
+        if not (gap and name):
+            raise ValueError(f"{path / SUMS} has a line that this package did not write: {line!r}.")
+        found[name] = digest
+    return found
 
 
 def damaged(path):
     """The first file in the `SUMS` of a folder that is missing, a link or another one, or None.
 
     Raises:
-        OSError, UnicodeDecodeError: see `sums`.
+        OSError, ValueError: see `sums`.
     """
     for name, digest in sums(path).items():
         file = path / name

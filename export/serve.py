@@ -44,14 +44,14 @@ def check(bundle):
     """
     bundle = pathlib.Path(bundle)
     try:
-        index = json.loads((bundle / "bundle.json").read_text())
+        index = json.loads((bundle / folder.INDEX).read_text())
         damaged = folder.damaged(bundle)
         models = {model["file"]: model for model in index["models"]}
         chosen = index["code"].get("javascript", {}).get("model", "")
     except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
         raise ValueError(
             f"Expected a folder made by: python -m export.tflite --bundle FOLDER. Received {bundle}, without a "
-            f"{folder.SUMS} and bundle.json that can be read."
+            f"{folder.SUMS} and {folder.INDEX} that can be read."
         ) from error
     if damaged is not None:
         fault = "is not the file that was exported" if (bundle / damaged).is_file() else "is missing"

@@ -581,6 +581,7 @@ class TestWriting:
             (lambda: (path / "labels.txt").unlink(), "labels.txt"),
             (lambda: flip(path / "golden/03.png"), "golden/03.png"),
             (lambda: (path / "SHA256SUMS").write_bytes(b"\xff"), "README.md"),
+            (lambda: (path / "SHA256SUMS").write_text("\n" + (path / "SHA256SUMS").read_text()), "README.md"),
         ):
             touch()
             with pytest.raises(ValueError, match=f"not as this command left it, see {seen}"):
@@ -589,10 +590,18 @@ class TestWriting:
             shutil.copytree(signed, path)
         (path / "mine.txt").write_text("x")
         with folder.Draft(folder.claim(path, force=True)) as draft:
-            (draft.path / "new").write_text("new")
+            (draft.path / "bundle.json").write_text("{}")
             draft.publish()
-        assert files_in(tmp_path) == {"x/new", "x/SHA256SUMS"}
+        assert files_in(tmp_path) == {"x/bundle.json", "x/SHA256SUMS"}
         assert folder.claim(path) == path
+
+    @pytest.mark.parametrize("option", ["--text", "--binary"])
+    def test_other_folders_with_sums_are_not_replaced(self, tmp_path, option):
+        (tmp_path / "thesis.txt").write_text("years")
+        sums = subprocess.run(["sha256sum", option, "thesis.txt"], cwd=tmp_path, capture_output=True, check=True).stdout
+        (tmp_path / "SHA256SUMS").write_bytes(sums)
+        with pytest.raises(ValueError, match="not as this command left it"):
+            folder.claim(tmp_path)
 
     def test_places_that_are_refused(self, tmp_path, monkeypatch):
         (tmp_path / "file").write_text("x")
