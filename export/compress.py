@@ -7,6 +7,7 @@ python -m export.compress --model runs/mine --prune 0.5 --cluster 16 --qat
 import argparse
 import dataclasses
 import json
+import os
 import pathlib
 import shutil
 
@@ -47,7 +48,7 @@ def compress(
     Args:
         model: a run directory, a `.keras` file, or None for the bundled model.
         prune: the share of the weights of each convolution and dense layer that becomes 0, above 0 and below 1.
-        cluster: how many different weights each of these layers has, from 2 to 256.
+        cluster: how many different weights each of these layers has, from 2 to 256; from 3 if it is pruned, too.
         qat: whether to train with the rounding of int8.
         data: what `resnet_keras.data.load` takes; default: the data set that the model was trained on.
         out: the directory; default: `runs/MODEL_ROUNDS`.
@@ -69,7 +70,9 @@ def compress(
     from export import source as sources
     from resnet_keras import data as data_sets
 
-    stages = _stages(prune, cluster, qat, epochs)
+    # TensorFlow would take all memory of a GPU, and leave none for the child.
+    os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
+    stages = _stages(prune, cluster, qat, epochs, seed)
     if importlib.util.find_spec("tensorflow_model_optimization") is None:  # not imported: see `twin`
         raise ImportError(techniques.MISSING)
     source = dataclasses.replace(sources.load(model), learned=None)  # what it was trained for before counts no more
@@ -81,8 +84,9 @@ def compress(
     if where is None:
         raise ValueError("The model does not say what it was trained on. Name a data set or a folder with --data.")
     dataset = data_sets.load(where, known_unreadable=source.unreadable if data is None else None)
-    _check(dataset, source, where)
+    _check(dataset, source, where, card.get("labels"))
     card["data"] = card.get("data") or str(where)
+    card["labels"] = card.get("labels") or list(dataset.class_names)
     images = _images(dataset, source)
     form = conversion.form(source)
     base = conversion.float_file(source, form)
@@ -122,12 +126,18 @@ def compress(
     return card, out
 
 
-def _stages(prune, cluster, qat, epochs):
+def _stages(prune, cluster, qat, epochs, seed):
     """The rounds, in the order in which each keeps what those before it made."""
     if prune is not None and not 0 < prune < 1:
         raise ValueError(f"--prune takes a share of the weights above 0 and below 1, such as 0.5. Received: {prune}.")
-    if cluster is not None and not 2 <= cluster <= 256:
-        raise ValueError(f"--cluster takes a number of different weights from 2 to 256. Received: {cluster}.")
+    fewest = 2 if prune is None else 3  # one is zero then, with one on each side
+    if cluster is not None and not fewest <= cluster <= 256:
+        also = "" if prune is None else " together with --prune"
+        raise ValueError(
+            f"--cluster takes a number of different weights from {fewest} to 256{also}. Received: {cluster}."
+        )
+    if seed < 0:
+        raise ValueError(f"--seed must be at least 0. Received: {seed}.")
     if epochs is not None and epochs < 1:
         raise ValueError(f"--epochs must be at least 1. Received: {epochs}.")
     chosen = {"prune": prune, "cluster": cluster, "qat": 0 if qat else None}
@@ -160,16 +170,27 @@ def _card(model, source):
     path = pathlib.Path(model) if model is not None else sources.BUNDLED
     card = checkpoint.load_card(path) if path.is_dir() else {}
     kept = {key: value for key, value in card.items() if key not in ("accuracy_percent", "compression")}
-    own = {"model": source.name, "labels": list(source.labels), "preprocess": source.preprocess.to_dict()}
-    return {**kept, **own}
+    return {**kept, "model": source.name, "preprocess": source.preprocess.to_dict()}
 
 
-def _check(dataset, source, where):
+def _check(dataset, source, where, labels):
+    """Refuses data of other classes or images than the model was trained on; `labels` is what its card calls them."""
+    from resnet_keras import folders
+
     if len(dataset.class_names) != len(source.labels):
         raise ValueError(f"{where} has {len(dataset.class_names)} classes; the model has {len(source.labels)}.")
-    shape = getattr(dataset.train, "images", np.empty((0, *source.input_shape))).shape[1:]
-    if shape != tuple(source.input_shape):
-        raise ValueError(f"{where} has images of shape {shape}; the model takes {tuple(source.input_shape)}.")
+    unnamed = [f"class {i}" for i in range(len(source.labels))]
+    names, known = (list(map(folders.folder_name, n)) for n in (dataset.class_names, labels or unnamed))
+    other = next((pair for pair in zip(names, known, strict=True) if pair[0] != pair[1]), None)
+    if other is not None and unnamed not in (names, known):
+        raise ValueError(
+            f"{where} has the class {other[0]!r} where the model has {other[1]!r}. Expected the same order."
+        )
+    shape, height = tuple(source.input_shape), source.input_shape[0]
+    given = getattr(dataset.train, "images", None)
+    if (given.shape[1:] if given is not None else (height, height, 3)) != shape:
+        found = f"images of shape {given.shape[1:]}" if given is not None else "images that are made square, in RGB"
+        raise ValueError(f"{where} has {found}; the model takes {shape}.")
 
 
 def _images(dataset, source):
@@ -192,10 +213,13 @@ def _recipe(card, source, dataset):
     """How the images are augmented: as when the model was trained, if that is known."""
     from resnet_keras import recipes
 
-    known = card.get("recipe")
-    recipe = recipes.Recipe(**known) if known else recipes.get("fashion" if hasattr(dataset.train, "images") else "a3")
-    height = source.input_shape[0]
-    recipe = dataclasses.replace(recipe, batch_size=min(recipe.batch_size, LARGEST_BATCH), size=height, repeats=1)
+    known, held_in_memory = card.get("recipe"), hasattr(dataset.train, "images")
+    try:
+        recipe = recipes.Recipe(**known) if known else recipes.get("fashion" if held_in_memory else "a3")
+    except TypeError as error:
+        raise ValueError(f"The card's recipe is not one: {error}.") from error
+    batch = min(recipe.batch_size, LARGEST_BATCH, len(dataset.train))
+    recipe = dataclasses.replace(recipe, batch_size=batch, size=source.input_shape[0], repeats=1)
     return dataclasses.asdict(recipe)
 
 

@@ -78,7 +78,7 @@ def float_file(source, form):
         if form.recipe.weights == "float16":
             converter.target_spec.supported_types = [tf.float16]
         data = converter.convert()
-    return _named(data, [layer.name for layer in source.network.layers])
+    return _named(data, source.network)
 
 
 def observed(data, source, calibration, method):
@@ -93,7 +93,7 @@ def observed(data, source, calibration, method):
     from resnet_keras import cli
 
     if source.learned is not None:
-        return {**source.learned.ranges, **folding.pixel_ranges(source.mean)}
+        return ranges.completed(data, {**source.learned.ranges, **folding.pixel_ranges(source.mean)})
     # LiteRT announces its delegate on stderr.
     with cli.bar("calibrating", len(calibration), "images") as advance, cli.held_stderr():
         found = ranges.observe(data, calibration.images, method, advance)
@@ -183,17 +183,21 @@ def _frozen(source, fold):
     return convert_variables_to_constants_v2(concrete)
 
 
-def _named(data, layers):
-    """A float file with the names of layers for its tensors, and a signature."""
+def _named(data, network):
+    """A float file with the names of a flat network's layers for its tensors, and a signature."""
     from tensorflow.lite.python import schema_py_generated as schema
     from tensorflow.lite.tools import flatbuffer_utils
 
+    layers = [layer.name for layer in network.layers]
     model = flatbuffer_utils.convert_bytearray_to_object(bytearray(data))
     (graph,) = model.subgraphs
     (first,), (last,) = graph.inputs, graph.outputs
     names = {first: INPUT_NAME, last: OUTPUT_NAME}
     for index in ranges.variable_tensors(model):
         names.setdefault(index, layer_of(graph.tensors[index].name.decode(), layers))
+    # A convolution that a batch norm without effect follows would bear its own name, and another one after training.
+    followers = {old: new for old, new in _normalized(network).items() if new not in names.values()}
+    names = {index: followers.get(name, name) for index, name in names.items()}
     weighted = schema.BuiltinOperator.CONV_2D, schema.BuiltinOperator.FULLY_CONNECTED
     for op in graph.operators:
         if model.operatorCodes[op.opcodeIndex].builtinCode in weighted:
@@ -204,6 +208,17 @@ def _named(data, layers):
         graph.tensors[index].name = name.encode()
     model.signatureDefs = [_signature(schema, first, last)]
     return tflite_file.packed(model)
+
+
+def _normalized(network):
+    """`{layer: the batch norm that its result goes into}`."""
+    import keras
+
+    from resnet_keras import graph as views
+
+    norms = [layer.name for layer in network.layers if isinstance(layer, keras.layers.BatchNormalization)]
+    sources = views.sources(network)
+    return {sources[norm][0]: norm for norm in norms}
 
 
 def layer_of(name, layers):

@@ -6,6 +6,7 @@ An interrupted one is still there, and goes on from its last epoch.
 import contextlib
 import dataclasses
 import json
+import shutil
 import signal
 
 import numpy as np
@@ -20,7 +21,7 @@ def claim(out, resume):
     """Checks, before any work is done, that a run can be written to a directory, or gone on with.
 
     Raises:
-        ValueError: it is a file, holds a finished run, or an unfinished one and `resume` is False.
+        ValueError: it is a file, holds a finished run, another kind of run, or an unfinished one and `resume` is False.
     """
     from resnet_keras import checkpoint
 
@@ -28,8 +29,11 @@ def claim(out, resume):
         raise ValueError(f"--out must name a directory. Received a file: {out}.")
     if (out / checkpoint.CARD).exists():
         raise ValueError(f"{out} holds a finished run. Choose another --out, or delete it.")
-    if (out / DIRECTORY).exists() and not resume:
-        raise ValueError(f"{out} holds an unfinished run. Go on with --resume, choose another --out, or delete it.")
+    if (out / DIRECTORY).exists():
+        if not resume:
+            raise ValueError(f"{out} holds an unfinished run. Go on with --resume, choose another --out, or delete it.")
+    elif held := next((name for name in (checkpoint.RUN, checkpoint.MODEL) if (out / name).exists()), None):
+        raise ValueError(f"{out} holds something else, see {held}. Choose another --out.")
 
 
 def prepare(directory, job, weights, images):
@@ -44,6 +48,7 @@ def prepare(directory, job, weights, images):
     Raises:
         ValueError: another job is written down there.
     """
+    from safetensors import SafetensorError
     from safetensors.numpy import save_file
 
     from resnet_keras import checkpoint
@@ -54,7 +59,10 @@ def prepare(directory, job, weights, images):
         if path.read_text() != text:
             raise ValueError(f"{directory.parent} was started in another way. Resume without changes, or delete it.")
         return
-    save_file(weights, directory / compression.WEIGHTS)
+    try:
+        save_file(weights, directory / compression.WEIGHTS)
+    except SafetensorError as error:
+        raise OSError(f"{directory} cannot be written: {error}") from error
     np.save(directory / compression.VALIDATION, images["validation"].images)
     np.save(directory / compression.EVALUATION, images["evaluation"].images)
     (directory / compression.CHECKPOINTS).mkdir(exist_ok=True)
@@ -85,10 +93,8 @@ def work(directory):
     """
     from resnet_keras import cli
 
-    seen = {}
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(_terminable())
-        bars = {}
+    seen, bars = {}, {}
+    with _terminable(), contextlib.ExitStack() as stack:
 
         def heard(line):
             try:
@@ -101,6 +107,7 @@ def work(directory):
             if "step" in event:
                 kind, step = event["stage"], event["step"]
                 if kind not in bars:
+                    stack.close()  # the bar of the round before
                     bars[kind] = stack.enter_context(cli.bar(kind, event["steps"], "steps", done=step)), step
                 advance, before = bars[kind]
                 advance(step - before)
@@ -115,9 +122,12 @@ def work(directory):
     if seen.get("missing"):
         raise ImportError(seen["missing"])
     if seen.get("refusal"):
+        if not any(path.is_file() for path in (directory / compression.CHECKPOINTS).rglob("*")):
+            shutil.rmtree(directory)  # nothing that a corrected call could go on with
         raise ValueError(seen["refusal"])
     if isinstance(done, str):
-        raise ValueError(f"The training process {done}.")
+        hint = " The system does that when memory is short." if "SIGKILL" in done else ""
+        raise ValueError(f"The training process {done.replace(' on the file', '')}.{hint} Go on with --resume.")
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["it printed nothing"])[-1]
         raise ValueError(f"The training process ended with status {done.returncode}: {last}")

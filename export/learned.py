@@ -65,32 +65,38 @@ class Learned:
 
         from export import tflite_file
 
-        base = flatbuffer_utils.convert_bytearray_to_object(bytearray(floats))
-        model = flatbuffer_utils.convert_bytearray_to_object(bytearray(data))
-        values = {t.name: (t.shape, base.buffers[t.buffer].data) for t in base.subgraphs[0].tensors}
-
-        def real(tensor):
-            shape, stored = values[tensor.name]
-            return np.frombuffer(bytes(stored), np.float32).reshape(shape)
-
-        (graph,) = model.subgraphs
+        base, model = (flatbuffer_utils.convert_bytearray_to_object(bytearray(file)) for file in (floats, data))
         weighted = schema.BuiltinOperator.CONV_2D, schema.BuiltinOperator.FULLY_CONNECTED
-        ops = [op for op in graph.operators if model.operatorCodes[op.opcodeIndex].builtinCode in weighted]
-        for op in ops[leave_first:]:
-            image, kernel, *biases = (graph.tensors[index] for index in op.inputs if index >= 0)
+
+        def ops(file):
+            """`{name of the result: tensors that go in}` of the layers that have weights."""
+            (graph,) = file.subgraphs
+            return {
+                graph.tensors[op.outputs[0]].name: [graph.tensors[index] for index in op.inputs if index >= 0]
+                for op in graph.operators
+                if file.operatorCodes[op.opcodeIndex].builtinCode in weighted
+            }
+
+        # By their results: two layers with a bias of zeros share it in the float file, and have one each in the other.
+        float_ops = ops(base)
+        for result, (image, kernel, *biases) in list(ops(model).items())[leave_first:]:
             if kernel.type != schema.TensorType.INT8:  # kept in float
                 continue
-            integers, steps = self.integers(kernel.name.decode().removesuffix("/kernel"), real(kernel))
+            exact, *exact_biases = (
+                np.frombuffer(bytes(base.buffers[tensor.buffer].data), np.float32).reshape(tensor.shape)
+                for tensor in float_ops[result][1:]
+            )
+            integers, steps = self.integers(kernel.name.decode().removesuffix("/kernel"), exact)
             if kernel.quantization.scale.size == 1:
                 if np.ptp(steps):
                     continue  # the target takes one step a layer, which batch norm has spread
                 steps = steps[:1]
             self._store(model, kernel, integers, steps)
-            for bias in biases:
+            for bias, values in zip(biases, exact_biases, strict=True):
                 scale = (steps.astype(np.float64) * float(image.quantization.scale[0])).astype(np.float32)
                 dtype = {schema.TensorType.INT32: np.int32, schema.TensorType.INT64: np.int64}[bias.type]
                 limit = np.iinfo(np.int32).max
-                rounded = np.clip(np.rint(real(bias) / scale.astype(np.float64)), -limit, limit).astype(dtype)
+                rounded = np.clip(np.rint(values / scale.astype(np.float64)), -limit, limit).astype(dtype)
                 self._store(model, bias, rounded, scale)
         return tflite_file.packed(model)
 
@@ -126,7 +132,7 @@ class Learned:
 
 
 def complete(found, start, description):
-    """The range of every tensor of a file: those that training found, and of layers that only move values, theirs.
+    """The range of every tensor of a file that has one of its own.
 
     Args:
         found: `{layer: (low, high)}` of the layers whose results training rounds.
@@ -136,16 +142,9 @@ def complete(found, start, description):
     Raises:
         ValueError: a tensor of the file has no range.
     """
-    sources = {at["name"]: at["inputs"] for at in description}
     moved = {at["name"] for at in description if "padding" in at["kind"] or at["kind"] == "max pooling"}
-    result = {}
-    for name in start:
-        at = name
-        while at in moved:
-            (at,) = sources[at]
-        result[name] = found.get(at)
     fixed = ("probabilities", "image", "centred", "plane", "pixels")
-    result |= {name: start[name] for name in fixed if name in start}
+    result = {name: start[name] if name in fixed else found.get(name) for name in start if name not in moved}
     if lacking := [name for name, limits in result.items() if limits is None]:
         raise ValueError(f"Training found no range for {lacking[0]}.")
     return result

@@ -34,11 +34,6 @@ class _Quantizer:
         self.model, self.graph, self.target, self.learned = model, model.graph, target, learned
         self.dtype = np.dtype(target.stored(recipe))
         self.limits = dict(limits)
-        for node in self.graph.node:
-            if node.op_type in WEIGHTED:  # where batch norm adds nothing, `.tflite` files call the result after it
-                layer, (result,) = node.input[1].removesuffix("/kernel"), node.output
-                if layer in limits:
-                    self.limits.setdefault(result, limits[layer])
         self.constants = {tensor.name: tensor for tensor in self.graph.initializer}
         self.makers = {name: node for node in self.graph.node for name in node.output}
         self.scales = {}  # of the activations that are rounded

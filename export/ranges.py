@@ -49,6 +49,26 @@ def check(method):
         raise ValueError(f"Unknown calibration method. Received: {method!r}. Expected one of: {', '.join(METHODS)}.")
 
 
+def completed(data, limits):
+    """The ranges of all activations of a file: what padding and pooling give has the range of what they take.
+
+    Args:
+        data: a float file.
+        limits: `{tensor: (low, high)}` of all others.
+    """
+    from tensorflow.lite.python import schema_py_generated as schema
+    from tensorflow.lite.tools import flatbuffer_utils
+
+    kinds = schema.BuiltinOperator.PAD, schema.BuiltinOperator.PADV2, schema.BuiltinOperator.MAX_POOL_2D
+    model = flatbuffer_utils.convert_bytearray_to_object(bytearray(data))
+    (graph,) = model.subgraphs
+    names, found = [tensor.name.decode() for tensor in graph.tensors], dict(limits)
+    for op in graph.operators:
+        if model.operatorCodes[op.opcodeIndex].builtinCode in kinds:
+            found[names[op.outputs[0]]] = found[names[op.inputs[0]]]
+    return found
+
+
 class _Observed:
     """A float file, run with each activation as an output.
 

@@ -154,11 +154,22 @@ def _scheme(pruned, clustered):
             found._config_quantizer_map["Default8BitConvQuantizeConfig"] = one_scale(self.preserve_sparsity)
             return found
 
+    # Asked for the clusters of a convolution, the library looks whether those of each channel are about as many, which
+    # few clusters always are, and would then train them channel by channel.
+    registry.get_centroids = _clusters_of_a_layer
     if clustered:
         return Clusters(preserve_sparsity=pruned)
     if pruned:
         return prune_preserve.Default8BitPrunePreserveQuantizeScheme()
     return default_8bit_quantize_scheme.Default8BitQuantizeScheme()
+
+
+def _clusters_of_a_layer(layer, weight, data_format):
+    """`(clusters, how many, index of each weight's, False)`, in the place of the library's `get_centroids`."""
+    import tensorflow as tf
+
+    clusters, indices = tf.unique(tf.reshape(weight, [-1]))
+    return clusters, tf.size(clusters), tf.reshape(indices, weight.shape), False
 
 
 def _variables(layer):

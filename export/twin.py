@@ -25,24 +25,25 @@ def describe(network):
     Raises:
         ValueError: a layer has no counterpart, which is named.
     """
-    import keras
-
     from resnet_keras import graph
 
-    found, made_by = [], {}
+    (image, _), *computed = graph.sources(network).items()
+    found = [{"name": image, "inputs": [], "kind": "input", "shape": list(network.input_shape[1:])}]
+    stands_for = {}
+    for name, inputs in computed:
+        layer, inputs = network.get_layer(name), [stands_for.get(source, source) for source in inputs]
+        if _passes_on(layer):
+            stands_for[name] = inputs[0]
+        else:
+            found.append({"name": name, "inputs": inputs, **_settings(layer)})
+    return found
 
-    def call(layer, *args, **kwargs):
-        sources = args[0] if isinstance(args[0], (list, tuple)) else [args[0]]
-        result = layer(*args, **kwargs)
-        found.append({"name": layer.name, "inputs": [made_by[id(x)] for x in sources], **_settings(layer)})
-        made_by[id(result)] = layer.name
-        return result
 
-    image = keras.Input(network.input_shape[1:], name="image")
-    made_by[id(image)] = image.name
-    inputs = keras.tree.map_structure(lambda _: image, network.input)
-    graph.clone(network, lambda layer: layer, input_tensors=inputs, call_function=call)
-    return [{"name": image.name, "inputs": [], "kind": "input", "shape": list(network.input_shape[1:])}, *found]
+def _passes_on(layer):
+    """Whether a layer is of no effect but in training."""
+    import keras
+
+    return isinstance(layer, keras.layers.Dropout)
 
 
 def _settings(layer):

@@ -82,7 +82,7 @@ def class_indices(paths, folder, class_names):
     parts = [path.relative_to(folder).parts for path in paths]
     if all(len(part) == 1 for part in parts):
         return None
-    index = {_folder_name(name): i for i, name in enumerate(class_names)}
+    index = {folder_name(name): i for i, name in enumerate(class_names)}
     unknown = sorted({part[0] for part in parts} - set(index))
     if unknown:
         raise ValueError(
@@ -92,7 +92,7 @@ def class_indices(paths, folder, class_names):
     return np.array([index[part[0]] for part in parts])
 
 
-def _folder_name(class_name):
+def folder_name(class_name):
     return class_name.replace("/", "-")  # "T-shirt/top" cannot be the name of a folder
 
 

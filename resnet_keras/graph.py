@@ -51,6 +51,20 @@ def flatten(model):
     return clone(model, lambda layer: layer, call_function=call)
 
 
+def sources(flat):
+    """`{layer: [names of the layers whose results it takes]}` of a flat model, in the order of computation."""
+    image, found, made_by = flat.layers[0].name, {}, {}
+
+    def call(layer, *args, **kwargs):
+        result = layer(*args, **kwargs)
+        found[layer.name] = [made_by.get(id(value), image) for value in keras.tree.flatten(args[0])]
+        made_by[id(result)] = layer.name
+        return result
+
+    clone(flat, lambda layer: layer, call_function=call)
+    return {image: [], **found}
+
+
 def as_float32(model):
     """A copy of `model` that computes in float32, whatever policy it was built or trained under, with its weights."""
 

@@ -122,6 +122,11 @@ class TestBridge:
         with pytest.raises(ValueError, match=r"The layer strange \(LeakyReLU\) has no counterpart"):
             twin.describe(found.network)
 
+    def test_what_works_in_training_alone_is_left_out(self, tmp_path):
+        models = (resnet_keras.ResNet8(stochastic_depth=rate) for rate in (0.2, 0.0))
+        with_drops, without = (twin.describe(loaded(model, tmp_path).network) for model in models)
+        assert sorted(with_drops, key=str) == sorted(without, key=str)
+
     def test_weights_of_another_network_are_refused(self, tmp_path):
         found = loaded(resnet_keras.ResNet8(), tmp_path)
         with pytest.raises(ValueError, match="Differing"):
@@ -232,6 +237,39 @@ class TestEverything:
             conversion.convert(dataclasses.replace(found.with_weights(arrays), learned=found.learned))
 
 
+def test_an_untrained_network_with_the_stem_of_imagenet(few_images, tmp_path):
+    """Its first layer pads the pixels, its batch norms do nothing yet, and it has no card."""
+    resnet_keras.ResNet8(stem="imagenet").save(tmp_path / "x.keras")
+    card, out = compress.compress(
+        str(tmp_path / "x.keras"), qat=True, data=str(few_images), out=str(tmp_path / "run"), epochs=1
+    )
+    assert card["labels"] == [f"class {i}" for i in range(10)]
+    for recipe, pixels in (("int8", "centred"), ("int16x8", "pixels")):
+        record, _, _ = tflite.export(str(out), recipe=recipe, max_drop=100, out=tmp_path / f"{recipe}.tflite")
+        found = record["calibration"]["ranges"]
+        assert found["stem_pad"] == found[pixels]
+    onnx_export.export(str(out), max_drop=100, out=tmp_path / "x.onnx")
+
+
+def test_few_clusters_stay_those_of_the_layer(few_images, tiny, tmp_path):
+    _, out = compress.compress(str(tiny), cluster=4, qat=True, data=str(few_images), out=str(tmp_path / "x"), epochs=1)
+    kernels = {k: v for k, v in twin.values(source.load(str(out)).network).items() if k.endswith("/kernel")}
+    assert {name: len(np.unique(values)) for name, values in kernels.items() if len(np.unique(values)) > 4} == {}
+
+
+def test_other_classes_are_refused(few_images, tmp_path):
+    arrays = dict(np.load(few_images))
+    np.savez(tmp_path / "x.npz", **arrays, class_names=data.FASHION_CLASSES[::-1])
+    with pytest.raises(ValueError, match="class 'Ankle boot' where the model has 'T-shirt"):
+        compress.compress(qat=True, data=str(tmp_path / "x.npz"), out=str(tmp_path / "run"))
+
+
+def test_another_run_is_not_overwritten(few_images, tiny, tmp_path):
+    (tmp_path / checkpoint.RUN).write_text("{}")
+    with pytest.raises(ValueError, match=r"holds something else, see run\.json"):
+        compress.compress(str(tiny), qat=True, data=str(few_images), out=str(tmp_path))
+
+
 def test_pruned_alone_is_calibrated_as_any_other(tiny, few_images, tmp_path):
     card, out = compress.compress(str(tiny), prune=0.7, data=str(few_images), out=str(tmp_path / "x"), epochs=1)
     assert card["compression"]["same_as_trained_percent"] is None
@@ -272,6 +310,8 @@ def test_terminated_and_resumed(tiny, few_images, tmp_path, capsys):
         (["--prune", "1.5"], "above 0 and below 1"),
         (["--prune", "nan"], "above 0 and below 1"),
         (["--cluster", "1"], "from 2 to 256"),
+        (["--prune", "0.5", "--cluster", "2"], "from 3 to 256 together with --prune"),
+        (["--qat", "--seed", "-1"], "at least 0"),
         (["--qat", "--epochs", "0"], "at least 1"),
         (["--qat", "--model", "nonsense"], "no model 'nonsense'"),
         (["--qat", "--data", "nonsense"], "Unknown data set"),
