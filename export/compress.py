@@ -75,6 +75,8 @@ def compress(
     stages = _stages(prune, cluster, qat, epochs, seed)
     if importlib.util.find_spec("tensorflow_model_optimization") is None:  # not imported: see `twin`
         raise ImportError(techniques.MISSING)
+    if model is not None and not pathlib.Path(model).exists():  # a name alone has no weights
+        raise ValueError(f"--model takes a run directory or a .keras file. There is no {model}.")
     source = dataclasses.replace(sources.load(model), learned=None)  # what it was trained for before counts no more
     description = twin.describe(source.network)
     card = _card(model, source)

@@ -313,7 +313,7 @@ def test_terminated_and_resumed(tiny, few_images, tmp_path, capsys):
         (["--prune", "0.5", "--cluster", "2"], "from 3 to 256 together with --prune"),
         (["--qat", "--seed", "-1"], "at least 0"),
         (["--qat", "--epochs", "0"], "at least 1"),
-        (["--qat", "--model", "nonsense"], "no model 'nonsense'"),
+        (["--qat", "--model", "resnet50"], "There is no resnet50"),
         (["--qat", "--data", "nonsense"], "Unknown data set"),
     ],
 )
