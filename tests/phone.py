@@ -69,8 +69,8 @@ def serving(bundle, app):
             server.shutdown()
 
 
-def address(server, host="127.0.0.1"):
-    return f"http://{host}:{server.server_port}/"
+def address(server):
+    return f"http://127.0.0.1:{server.server_port}/"
 
 
 class Phone:

@@ -1,5 +1,6 @@
 """The web app in a headless browser, as a phone shows it, beside LiteRT on this machine."""
 
+import contextlib
 import hashlib
 import json
 import os
@@ -95,7 +96,14 @@ def with_gpu(browser, tmp_path_factory):
 
 
 @pytest.fixture
-def phone(devtools):
+def start(built):
+    """Serves a bundle, as `start(bundle)`, for as long as there is a `phone`; gives the address."""
+    with contextlib.ExitStack() as running:
+        yield lambda bundle: address(running.enter_context(serving(bundle, built)))
+
+
+@pytest.fixture
+def phone(devtools, start):
     """A fresh phone, on which nothing may complain but what the test expects."""
     with devtools.page("DOM", "Accessibility") as page:
         phone = Phone(page)
@@ -213,47 +221,41 @@ class TestBundle:
         golden = copied / "golden" / "03.png"
         agree(phone.choose(golden)[0], pixels(Image.open(golden)))
 
-    def test_another_bundle_replaces_the_old_one(self, phone, copied, built):
-        with serving(copied, built) as server:
-            phone.open(address(server))
-            labels = (copied / "labels.txt").read_text().split("\n")
-            rewritten(copied, "labels.txt", "\n".join(f"new {label}" for label in labels).encode())
-            phone.reload()
-            (card,) = phone.choose(copied / "golden" / "07.png")
+    def test_another_bundle_replaces_the_old_one(self, phone, copied, start):
+        phone.open(start(copied))
+        labels = (copied / "labels.txt").read_text().split("\n")
+        rewritten(copied, "labels.txt", "\n".join(f"new {label}" for label in labels).encode())
+        phone.reload()
+        (card,) = phone.choose(copied / "golden" / "07.png")
         assert all(label.startswith("new ") for label, _ in card["answers"])
         kept = phone.page.run("caches.keys()")
         assert [name.rpartition(" ")[0].rpartition(" ")[2] for name in kept].count("bundle") == 1
 
     @pytest.mark.parametrize("name", ["models/resnet20_int8_web.tflite", "code/javascript/classifier.js"])
-    def test_a_changed_byte_is_refused(self, phone, copied, built, name):
+    def test_a_changed_byte_is_refused(self, phone, copied, start, name):
         data = bytearray((copied / name).read_bytes())
         data[len(data) // 2] ^= 1
         (copied / name).write_bytes(data)
-        with serving(copied, built) as server:
-            phone.expected = ("Error: ",)
-            phone.open(address(server), "failed")
-            assert f"No picture can be classified. {name} is not the file that was exported" in phone.text(
-                "#status-text"
-            )
-            assert phone.page.run(
-                "document.querySelector('#files').disabled && document.querySelector('#open-camera').disabled"
-            )
+        phone.expected = ("Error: ",)
+        phone.open(start(copied), "failed")
+        assert f"No picture can be classified. {name} is not the file that was exported" in phone.text("#status-text")
+        assert phone.page.run(
+            "document.querySelector('#files').disabled && document.querySelector('#open-camera').disabled"
+        )
 
-    def test_a_changed_model_with_a_changed_sum_fails_the_self_test(self, phone, copied, built):
+    def test_a_changed_model_with_a_changed_sum_fails_the_self_test(self, phone, copied, start):
         (file,) = copied.glob("models/*.tflite")
         data = bytearray(file.read_bytes())
         data[len(data) // 2] ^= 1
         rewritten(copied, f"models/{file.name}", data)
-        with serving(copied, built) as server:
-            phone.expected = ("Error: ",)
-            phone.open(address(server), "failed")
-            assert "SHA-256" in phone.text("#status-text")
+        phone.expected = ("Error: ",)
+        phone.open(start(copied), "failed")
+        assert "SHA-256" in phone.text("#status-text")
 
-    def test_plain_http_is_explained(self, phone, bundle, built):
-        with serving(bundle, built) as server:
-            phone.expected = ("Error: ",)
-            phone.open(address(server, "phone.test"), "failed")
-            assert "https:// or localhost only" in phone.text("#status-text")
+    def test_plain_http_is_explained(self, phone, url):
+        phone.expected = ("Error: ",)
+        phone.open(url.replace("127.0.0.1", "phone.test"), "failed")
+        assert "https:// or localhost only" in phone.text("#status-text")
 
 
 class TestBackends:
