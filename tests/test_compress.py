@@ -238,10 +238,13 @@ class TestEverything:
 
 
 def test_an_untrained_network_with_the_stem_of_imagenet(few_images, tmp_path):
-    """Its first layer pads the pixels, its batch norms do nothing yet, and it has no card."""
+    """Its first layer pads the pixels, its batch norms do nothing yet, and it has no card.
+
+    It has few clusters, too, which have to stay those of the whole layer.
+    """
     resnet_keras.ResNet8(stem="imagenet").save(tmp_path / "x.keras")
     card, out = compress.compress(
-        str(tmp_path / "x.keras"), qat=True, data=str(few_images), out=str(tmp_path / "run"), epochs=1
+        str(tmp_path / "x.keras"), cluster=4, qat=True, data=str(few_images), out=str(tmp_path / "run"), epochs=1
     )
     assert card["labels"] == [f"class {i}" for i in range(10)]
     for recipe, pixels in (("int8", "centred"), ("int16x8", "pixels")):
@@ -249,10 +252,6 @@ def test_an_untrained_network_with_the_stem_of_imagenet(few_images, tmp_path):
         found = record["calibration"]["ranges"]
         assert found["stem_pad"] == found[pixels]
     onnx_export.export(str(out), max_drop=100, out=tmp_path / "x.onnx")
-
-
-def test_few_clusters_stay_those_of_the_layer(few_images, tiny, tmp_path):
-    _, out = compress.compress(str(tiny), cluster=4, qat=True, data=str(few_images), out=str(tmp_path / "x"), epochs=1)
     kernels = {k: v for k, v in twin.values(source.load(str(out)).network).items() if k.endswith("/kernel")}
     assert {name: len(np.unique(values)) for name, values in kernels.items() if len(np.unique(values)) > 4} == {}
 
@@ -279,7 +278,7 @@ def test_pruned_alone_is_calibrated_as_any_other(tiny, few_images, tmp_path):
 
 def test_terminated_and_resumed(tiny, few_images, tmp_path, capsys):
     out = tmp_path / "run"
-    arguments = ["--model", str(tiny), "--data", str(few_images), "--out", str(out), "--prune", "0.5", "--qat"]
+    arguments = ["--model", str(tiny), "--data", str(few_images), "--out", str(out), "--prune", "0.5", "--cluster", "8"]
     command = [sys.executable, "-m", "export.compress", *arguments, "--epochs", "2", "--json"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         first = out / job.DIRECTORY / compression.CHECKPOINTS / "prune" / "checkpoint"

@@ -51,6 +51,12 @@ def result(process):
     return json.loads(output.splitlines()[-1])
 
 
+@pytest.fixture(scope="module")
+def one_jax_device(tmp_path_factory):
+    """What one device gives, with which several are compared."""
+    return result(start(tmp_path_factory.mktemp("one"), "jax", 1))
+
+
 def assert_same_curve(one, several):
     assert len(one["losses"]) == 20
     np.testing.assert_allclose(several["losses"], one["losses"], atol=1e-4)
@@ -69,11 +75,10 @@ def test_two_virtual_devices_under_mirrored_strategy(tmp_path):
     assert not any(getattr(layer, "synchronized", False) for layer in model.get_layer("stage1_block1").sublayers)
 
 
-def test_two_jax_processes_on_the_loopback_address(tmp_path):
+def test_two_jax_processes_on_the_loopback_address(one_jax_device, tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
-    one = result(start(tmp_path / "one", "jax", 1))
     places = [
         {
             "KERAS_DISTRIBUTION_JOB_ADDRESSES": address,
@@ -85,17 +90,15 @@ def test_two_jax_processes_on_the_loopback_address(tmp_path):
     two = [start(tmp_path / "two", "jax", "all", **place) for place in places]
     chief, other = (result(process) for process in two)
     assert chief["card"]["replicas"] == 2
-    assert_same_curve(one, chief)
+    assert_same_curve(one_jax_device, chief)
     np.testing.assert_array_equal(chief["losses"], other["losses"])
     assert len(checkpoint.read_history(tmp_path / "two")) == 2
 
 
-def test_two_jax_devices_in_one_process(tmp_path):
-    one = start(tmp_path / "one", "jax", 1)
-    two = start(tmp_path / "two", "jax", 2, XLA_FLAGS="--xla_force_host_platform_device_count=2")
-    one, two = result(one), result(two)
+def test_two_jax_devices_in_one_process(one_jax_device, tmp_path):
+    two = result(start(tmp_path / "two", "jax", 2, XLA_FLAGS="--xla_force_host_platform_device_count=2"))
     assert two["card"]["replicas"] == 2
-    assert_same_curve(one, two)
+    assert_same_curve(one_jax_device, two)
 
 
 def test_several_processes_need_jax(monkeypatch):

@@ -110,8 +110,7 @@ def check_float(model, tmp_path, layout="NCHW"):
     np.testing.assert_allclose(found, expected, rtol=0, atol=LOGITS_TOLERANCE * max(1, np.abs(expected).max()))
 
 
-@pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
-@pytest.mark.parametrize("name", ["resnet18", "resnet50"])
+@pytest.mark.parametrize(("name", "layout"), [("resnet18", "NCHW"), ("resnet50", "NHWC")])
 def test_float_parity(name, layout, tmp_path):
     check_float(settled(name, size=64), tmp_path, layout)
 
