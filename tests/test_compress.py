@@ -21,7 +21,7 @@ from export import compress, compression, conversion, job, learned, runtime, sou
 from export import onnx as onnx_export
 from resnet_keras import checkpoint, cli, data
 
-SPARSITY, CLUSTERS = 0.5, 16
+SPARSITY, CLUSTERS = 0.5, 4  # few enough for each channel to have them all, which must not count as its own
 # Imports the library, as the process of `export.compression` does, and works on the network written down in argv[1].
 BRIDGE = """
 import json, pathlib, sys
@@ -87,11 +87,11 @@ def loaded(model, tmp_path):
 class TestBridge:
     @pytest.mark.parametrize(
         "name",
-        ["resnet18", "resnet20", pytest.param("resnet50", marks=pytest.mark.slow), "wide"],
+        ["resnet18", pytest.param("resnet50", marks=pytest.mark.slow), "wide"],
     )
     def test_the_twin_computes_the_same_and_learns(self, name, tmp_path):
         if name == "wide":
-            model = resnet_keras.ResNet8(width_multiplier=2, input_shape=(24, 24, 1), classes=7)
+            model = resnet_keras.ResNet8(width_multiplier=2, shortcut="identity", input_shape=(24, 24, 1), classes=7)
         else:
             model = getattr(resnet_keras, name.replace("resnet", "ResNet"))(input_shape=(64, 64, 3), classes=10)
         found = loaded(settled(model), tmp_path)
@@ -238,13 +238,10 @@ class TestEverything:
 
 
 def test_an_untrained_network_with_the_stem_of_imagenet(few_images, tmp_path):
-    """Its first layer pads the pixels, its batch norms do nothing yet, and it has no card.
-
-    It has few clusters, too, which have to stay those of the whole layer.
-    """
+    """Its first layer pads the pixels, its batch norms do nothing yet, and it has no card."""
     resnet_keras.ResNet8(stem="imagenet").save(tmp_path / "x.keras")
     card, out = compress.compress(
-        str(tmp_path / "x.keras"), cluster=4, qat=True, data=str(few_images), out=str(tmp_path / "run"), epochs=1
+        str(tmp_path / "x.keras"), qat=True, data=str(few_images), out=str(tmp_path / "run"), epochs=1
     )
     assert card["labels"] == [f"class {i}" for i in range(10)]
     for recipe, pixels in (("int8", "centred"), ("int16x8", "pixels")):
@@ -252,8 +249,6 @@ def test_an_untrained_network_with_the_stem_of_imagenet(few_images, tmp_path):
         found = record["calibration"]["ranges"]
         assert found["stem_pad"] == found[pixels]
     onnx_export.export(str(out), max_drop=100, out=tmp_path / "x.onnx")
-    kernels = {k: v for k, v in twin.values(source.load(str(out)).network).items() if k.endswith("/kernel")}
-    assert {name: len(np.unique(values)) for name, values in kernels.items() if len(np.unique(values)) > 4} == {}
 
 
 def test_other_classes_are_refused(few_images, tmp_path):
@@ -267,13 +262,6 @@ def test_another_run_is_not_overwritten(few_images, tiny, tmp_path):
     (tmp_path / checkpoint.RUN).write_text("{}")
     with pytest.raises(ValueError, match=r"holds something else, see run\.json"):
         compress.compress(str(tiny), qat=True, data=str(few_images), out=str(tmp_path))
-
-
-def test_pruned_alone_is_calibrated_as_any_other(tiny, few_images, tmp_path):
-    card, out = compress.compress(str(tiny), prune=0.7, data=str(few_images), out=str(tmp_path / "x"), epochs=1)
-    assert card["compression"]["same_as_trained_percent"] is None
-    assert card["compression"]["files"][-1]["zero_percent"] > 65
-    assert source.load(str(out)).learned is None
 
 
 def test_terminated_and_resumed(tiny, few_images, tmp_path, capsys):
@@ -298,7 +286,10 @@ def test_terminated_and_resumed(tiny, few_images, tmp_path, capsys):
     printed = capsys.readouterr()
     assert status in (cli.GOOD, cli.GATE_FAILED)
     assert "prune epoch 1/2" not in printed.err
-    assert json.loads(printed.out)["files"][-1]["zero_percent"] > 45
+    found = json.loads(printed.out)
+    assert found["files"][-1]["zero_percent"] > 45
+    assert found["same_as_trained_percent"] is None  # without QAT it is calibrated as any other
+    assert source.load(str(out)).learned is None
     assert not (out / job.DIRECTORY).exists()
 
 
