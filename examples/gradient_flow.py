@@ -10,6 +10,7 @@ quick form. Writes gradient_flow.json and gradient_flow.png. Needs the tensorflo
 """
 
 import argparse
+import json
 import pathlib
 
 import degradation
@@ -195,7 +196,8 @@ def main(arguments=None):
     networks = measure(QUICK_DEPTHS if args.quick else DEPTHS, args.runs)
     trained = checkpoint.read_json(args.runs / degradation.CONDITIONS)
     args.out.mkdir(parents=True, exist_ok=True)
-    checkpoint.write_json(args.out / JSON, {"images": IMAGES, "trained": trained, "networks": networks})
+    found = {"images": IMAGES, "trained": trained, "networks": networks}
+    checkpoint.write_text(args.out / JSON, json.dumps(found) + "\n")  # thousands of numbers: a line, not one for each
     plot(networks, args.out / PNG)
     cli.print_table(*table(networks))
     print(f"\nThe figures are in {args.out / JSON}, the curves in {args.out / PNG}.")

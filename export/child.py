@@ -57,7 +57,7 @@ def run(module, arguments, time_limit_s, heard=None):
         if lines is None:
             return f"{'gave no sign of life for' if heard else 'did not come to an end within'} {time_limit_s:g} s"
         if process.returncode < 0:
-            return f"crashed on the file ({signal.Signals(-process.returncode).name})"
+            return f"crashed ({signal.Signals(-process.returncode).name})"
         return Done(process.returncode, "".join(lines), stderr.read())
 
 

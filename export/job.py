@@ -127,7 +127,7 @@ def work(directory):
         raise ValueError(seen["refusal"])
     if isinstance(done, str):
         hint = " The system does that when memory is short." if "SIGKILL" in done else ""
-        raise ValueError(f"The training process {done.replace(' on the file', '')}.{hint} Go on with --resume.")
+        raise ValueError(f"The training process {done}.{hint} Go on with --resume.")
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["it printed nothing"])[-1]
         raise ValueError(f"The training process ended with status {done.returncode}: {last}")

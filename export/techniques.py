@@ -154,10 +154,10 @@ def _scheme(pruned, clustered):
             found._config_quantizer_map["Default8BitConvQuantizeConfig"] = one_scale(self.preserve_sparsity)
             return found
 
-    # Asked for the clusters of a convolution, the library looks whether those of each channel are about as many, which
-    # few clusters always are, and would then train them channel by channel.
-    registry.get_centroids = _clusters_of_a_layer
     if clustered:
+        # Asked for the clusters of a convolution, the library looks whether those of each channel are about as many,
+        # which few clusters always are, and would then train them channel by channel.
+        registry.get_centroids = _clusters_of_a_layer
         return Clusters(preserve_sparsity=pruned)
     if pruned:
         return prune_preserve.Default8BitPrunePreserveQuantizeScheme()

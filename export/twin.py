@@ -43,7 +43,7 @@ def _passes_on(layer):
     """Whether a layer is of no effect but in training."""
     import keras
 
-    return isinstance(layer, keras.layers.Dropout)
+    return type(layer) is keras.layers.Dropout
 
 
 def _settings(layer):

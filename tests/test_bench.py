@@ -418,7 +418,7 @@ class TestCommand:
 
     def test_a_crash_stays_where_it_is(self, files, tmp_path, capsys, monkeypatch):
         stand_in(tmp_path, monkeypatch, "ai_edge_litert/interpreter.py", "import os\nos.abort()\n")
-        refused(run([files["float32"]], capsys), 2, "float32.tflite cannot be run", "crashed on the file (SIGABRT)")
+        refused(run([files["float32"]], capsys), 2, "float32.tflite cannot be run", "crashed (SIGABRT)")
 
     @pytest.mark.parametrize(
         ("name", "package", "words"),

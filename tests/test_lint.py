@@ -458,7 +458,7 @@ class TestHostile:
     def test_a_runtime_that_crashes_is_a_finding(self, bundled):
         truncated = bundled["int8"].read_bytes()[:3000]
         _, (problem,) = trial.run(truncated, targets.get("ethos-u55-128"))
-        assert problem == "Vela crashed on the file (SIGSEGV)"
+        assert problem == "Vela crashed (SIGSEGV)"
 
     def test_a_runtime_that_hangs_is_a_finding(self, tiny, checked):
         found = checked(tiny, "ethos-u55-128", time_limit_s=0.01)
