@@ -173,10 +173,25 @@ class TestDegradation:
         for part in (some[:1], some[:3], some[:2]):
             assert "Nothing yet" in degradation.verdict(part)[-1]
 
+    def test_some_images_are_measured_on_the_way_and_all_of_the_test_at_the_end(self, example, monkeypatch):
+        degradation = example("degradation")
+        monkeypatch.setattr(degradation, "TRAINED", 200)
+        monkeypatch.setattr(degradation, "MEASURED", 50)
+        dataset, measured = degradation.images(degradation.QUICK)
+        everything = data.load(degradation.QUICK.data)
+        assert [len(part.labels) for part in (dataset.train, measured, dataset.validation)] == [200, 50, 50]
+        np.testing.assert_array_equal(dataset.test.images, everything.test.images)
+        assert np.bincount(dataset.train.labels).tolist() == [20] * 10
+        trained = {image.tobytes() for image in dataset.train.images}
+        assert {image.tobytes() for image in measured.images} <= trained  # the training error is of what trains
+        monkeypatch.setattr(degradation, "TRAINED", 10_000)
+        np.testing.assert_array_equal(degradation.images(degradation.QUICK)[0].train.images, everything.train.images)
+
     def test_a_study_goes_on_and_refuses_other_conditions(self, example, monkeypatch, tmp_path, capsys):
         degradation, one = example("degradation"), data.Split(sample().images[:128], sample().labels[:128])
         small = data.Dataset("small", data.FASHION_CLASSES, one, one, one)
         monkeypatch.setattr(data, "load", lambda name: small)
+        monkeypatch.setattr(degradation, "MEASURED", 32)
         monkeypatch.setattr(degradation, "QUICK", degradation.QUICK.with_changes(epochs=1, batch_size=64))
         arguments = ["--quick", "--depths", "20", "--out", str(tmp_path / "x")]
         assert degradation.main(arguments) == 0
@@ -189,6 +204,7 @@ class TestDegradation:
         assert model.get_layer("stage2_block1").plain
         wrong = np.argmax(model.predict_on_batch(one.images), axis=1) != one.labels
         assert record["runs"][0]["train_error_percent"] == pytest.approx(100 * wrong.mean(), abs=1)
+        assert record["runs"][0]["test_error_percent"] == record["runs"][0]["train_error_percent"]
         monkeypatch.setattr(degradation, "train", None)  # nothing is trained twice
         assert degradation.main(arguments) == 0
         assert capsys.readouterr().out == table
