@@ -21,7 +21,7 @@ import time
 import numpy as np
 from reporting import finish
 
-from resnet_keras import cli
+from resnet_keras import cli, processor
 
 CLASSES = 1000
 
@@ -186,12 +186,8 @@ def device_name():
 
         gpu = tf.config.list_physical_devices("GPU")[0]
         return tf.config.experimental.get_device_details(gpu).get("device_name", gpu.name)
-    info = pathlib.Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    found = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    flags = next((line for line in lines if line.startswith("flags")), "")
-    extension = next((f" with {name}" for name in ("amx_bf16", "avx512_bf16") if name in flags), "")
-    return f"{found[0] if found else platform.machine()}{extension}, {os.cpu_count()} cores"
+    extension = next((f" with {name}" for name in ("amx_bf16", "avx512_bf16") if name in processor.features()), "")
+    return f"{processor.name()}{extension}, {os.cpu_count()} cores"
 
 
 def versions(names):

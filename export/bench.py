@@ -8,7 +8,6 @@ import dataclasses
 import math
 import os
 import pathlib
-import platform
 import time
 
 import numpy as np
@@ -63,7 +62,7 @@ def measure(paths, seconds=5.0, threads=None):
         ValueError: a file cannot be run, or no time or no threads are given.
         ImportError: a runtime is not installed.
     """
-    from resnet_keras import cli
+    from resnet_keras import cli, processor
 
     cores = os.cpu_count()
     threads = cores if threads is None else threads
@@ -93,7 +92,7 @@ def measure(paths, seconds=5.0, threads=None):
             runtime=runner.runtime,
             threads=threads,
             rounds=len(times_ms),
-            machine=_machine(),
+            machine=processor.name(),
         )
         for k, (path, runner) in enumerate(zip(paths, runners, strict=True))
     ]
@@ -124,14 +123,6 @@ def _timed_ms(runner):
     start = time.perf_counter()
     runner.invoke()
     return 1000 * (time.perf_counter() - start)
-
-
-def _machine():
-    """The processor's name, where the system tells it."""
-    info = pathlib.Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    named = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return (named or [platform.processor() or platform.machine()])[0]
 
 
 def table(benches):

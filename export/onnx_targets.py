@@ -58,7 +58,7 @@ class OnnxTarget:
 TARGETS = {
     row.name: row
     for row in (
-        # int8 activations run several times slower there; without VNNI sums of uint8 times int8 may saturate.
+        # int8 activations run several times slower there; what uint8 needs without VNNI is in `backends.EXACT_SUMS`.
         OnnxTarget("ort-x86", "ONNX Runtime on x86-64 processors, best with VNNI", runs_here=True),
         OnnxTarget("ort-arm", "ONNX Runtime on Arm processors", activations="int8", layout="NHWC", runs_here=True),
         OnnxTarget(

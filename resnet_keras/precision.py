@@ -1,10 +1,10 @@
 """Which number format to train in, and what the machine has."""
 
 import contextlib
-import pathlib
-import platform
 
 import keras
+
+from resnet_keras import processor
 
 POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16", "float16": "mixed_float16"}
 CHOICES = ("auto", *POLICIES)
@@ -38,8 +38,7 @@ def _has_bfloat16():
     capabilities = _gpu_capabilities()
     if capabilities is not None:
         return capabilities >= (8, 0)  # NVIDIA Ampere and later
-    flags = _processor_flags()
-    return bool(flags & {"avx512_bf16", "amx_bf16", "bf16"})
+    return bool(processor.features() & {"avx512_bf16", "amx_bf16", "bf16"})
 
 
 def _gpu_capabilities():
@@ -58,11 +57,3 @@ def _gpu_capabilities():
         gpus = tf.config.list_physical_devices("GPU")
         return tf.config.experimental.get_device_details(gpus[0]).get("compute_capability", (0, 0)) if gpus else None
     return None
-
-
-def _processor_flags():
-    info = pathlib.Path("/proc/cpuinfo")
-    if platform.system() != "Linux" or not info.exists():
-        return set()
-    lines = [line for line in info.read_text().splitlines() if line.startswith(("flags", "Features"))]
-    return set(lines[0].split(":", 1)[1].split()) if lines else set()

@@ -33,6 +33,7 @@ enum Function : size_t {
   kGetElementCount = 64,
   kGetTypeAndShape = 65,
   kCreateCpuMemoryInfo = 69,
+  kAddSessionConfigEntry = 130,
 };
 
 constexpr uint32_t kVersion = 17;
@@ -58,6 +59,10 @@ struct Env {
 struct SessionOptions {
   void* handle = nullptr;
   SessionOptions() { internal::Call(internal::kCreateSessionOptions, &handle); }
+  SessionOptions& AddConfigEntry(const char* key, const char* value) {
+    internal::Call(internal::kAddSessionConfigEntry, handle, key, value);
+    return *this;
+  }
 };
 
 struct RunOptions {};

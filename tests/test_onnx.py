@@ -17,6 +17,7 @@ from trained import briefly_trained
 
 from export import (
     artifact,
+    backends,
     calibration,
     conversion,
     doctor,
@@ -31,12 +32,13 @@ from export import (
     verify,
 )
 from export import onnx as onnx_export
-from resnet_keras import cli, data, models
+from resnet_keras import cli, data, models, processor
 
 LARGE = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
 TARGETS = tuple(onnx_targets.TARGETS)
 LOGITS_TOLERANCE = 1e-4  # sums in float32, in another order
 EXACT = {"INFERENCE_PRECISION_HINT": "f32"}  # OpenVINO takes bfloat16 by itself where the processor has it
+SNIPPET = pathlib.Path(onnx_export.__file__).parent / "snippets/onnx/python/runtime.py"
 PAIR = ("QuantizeLinear", "DequantizeLinear")
 
 
@@ -181,6 +183,38 @@ def test_onnx_runtime_computes_no_convolution_in_float(quantized, target):
     assert facts["float_convolutions"] == 0
     assert facts["optimised_ops"]["QLinearConv"] == 19
     assert facts["batches"] == [1, 3]
+
+
+class TestExactSums:
+    """uint8 times int8 without VNNI, where ONNX Runtime's usual kernels saturate."""
+
+    def asked(self, session):
+        try:
+            return session.get_session_options().get_session_config_entry("session.x64quantprecision") == "1"
+        except RuntimeError:  # there is no such entry
+            return False
+
+    @pytest.mark.parametrize(
+        ("features", "asked"),
+        [({"avx2"}, True), (set(), True), ({"avx2", "avx_vnni"}, False), ({"avx512_vnni"}, False)],
+    )
+    def test_are_asked_for_where_they_are_needed(self, features, asked, quantized, monkeypatch):
+        monkeypatch.setattr(processor, "features", lambda: features)
+        path = quantized["ort-x86"]
+        assert self.asked(backends.OnnxRuntime.session(path, str(path))) == asked
+
+    def test_do_not_depend_on_the_processor(self, bundled, quantized, monkeypatch):
+        images = calibration.gather(bundled)[1].images[:20]
+        here = runtime.Runner(quantized["ort-x86"]).predict(images)
+        monkeypatch.setattr(processor, "features", set)
+        np.testing.assert_array_equal(runtime.Runner(quantized["ort-x86"]).predict(images), here)
+
+    @pytest.mark.parametrize(("flags", "asked"), [("avx2 fma", True), ("avx2 avx512_vnni", False)])
+    def test_are_asked_for_in_an_app(self, flags, asked, quantized, monkeypatch):
+        code = "import pathlib\nimport onnxruntime\n" + SNIPPET.read_text()
+        exec(compile(code, SNIPPET, "exec"), names := {})
+        monkeypatch.setattr(pathlib.Path, "read_text", lambda _: flags)
+        assert self.asked(names["Runtime"](str(quantized["ort-x86"]))._session) == asked
 
 
 def test_tensorrt_is_symmetric_and_fuses_the_sums(quantized):

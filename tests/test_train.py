@@ -1,6 +1,7 @@
 """Training, recipes, evaluation and the run directory."""
 
 import json
+import platform
 import subprocess
 import sys
 import zipfile
@@ -18,6 +19,7 @@ from resnet_keras import (
     graph,
     optimization,
     precision,
+    processor,
     profiling,
     recipes,
     train,
@@ -420,8 +422,24 @@ class TestProfile:
 
 def test_auto_precision_follows_the_processor(monkeypatch):
     monkeypatch.setattr(precision, "_gpu_capabilities", lambda: None)
-    for flags, expected in (({"avx2"}, "float32"), ({"avx512_bf16"}, "bfloat16"), ({"bf16"}, "bfloat16")):
-        monkeypatch.setattr(precision, "_processor_flags", lambda flags=flags: flags)
+    for features, expected in (({"avx2"}, "float32"), ({"avx512_bf16"}, "bfloat16"), ({"bf16"}, "bfloat16")):
+        monkeypatch.setattr(processor, "features", lambda features=features: features)
         assert precision.resolve("auto") == expected
     monkeypatch.setattr(precision, "_gpu_capabilities", lambda: (7, 5))
     assert precision.resolve("auto") == "float32"
+
+
+@pytest.mark.parametrize(
+    ("said", "name", "features"),
+    [
+        ("processor\t: 0\nmodel name\t: A: B\nflags\t\t: fpu avx2\n\nmodel name\t: other\n", "A: B", {"fpu", "avx2"}),
+        ("processor\t: 0\nFeatures\t: fp asimd bf16\n", None, {"fp", "asimd", "bf16"}),
+        (None, None, set()),
+    ],
+)
+def test_the_processor_as_the_system_describes_it(said, name, features, tmp_path, monkeypatch):
+    monkeypatch.setattr(processor, "INFO", tmp_path / "cpuinfo")
+    if said:
+        processor.INFO.write_text(said)
+    assert processor.name() == (name or platform.processor() or platform.machine())
+    assert processor.features() == features

@@ -5,6 +5,9 @@
 
 #include <array>
 #include <cstdint>
+#include <fstream>
+#include <iterator>
+#include <string>
 #include <vector>
 
 namespace classifier {
@@ -22,7 +25,7 @@ class Network {
  public:
   explicit Network(const std::vector<uint8_t>& file)
       : environment_(ORT_LOGGING_LEVEL_WARNING, "classifier"),
-        session_(environment_, file.data(), file.size(), Ort::SessionOptions()) {}
+        session_(environment_, file.data(), file.size(), Options()) {}
 
   // Probabilities of the pixels, height * width * channels of them, channels last.
   std::vector<float> Run(const std::vector<uint8_t>& pixels) {
@@ -45,6 +48,17 @@ class Network {
   }
 
  private:
+  static Ort::SessionOptions Options() {
+    Ort::SessionOptions options;
+    std::ifstream file("/proc/cpuinfo");
+    const std::string cpu((std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>());
+    if (cpu.find("vnni") == std::string::npos) {
+      // Without VNNI, x86-64 processors would add up int8 networks in 16 bits, which overflow.
+      options.AddConfigEntry("session.x64quantprecision", "1");
+    }
+    return options;
+  }
+
   Ort::Env environment_;
   Ort::Session session_;
 };
