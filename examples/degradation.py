@@ -1,7 +1,7 @@
 """The observation behind residual networks (arXiv:1512.03385, Figure 6), on Fashion-MNIST.
 
     python examples/degradation.py --quick     # one seed, 20 and 56 layers, the bundled images: minutes
-    python examples/degradation.py             # three seeds, 20, 32, 44 and 56 layers: hours on two cores
+    python examples/degradation.py             # three seeds, 20, 32, 44 and 56 layers: two hours or more
 
 Trains plain and residual networks of several depths by one recipe, from the same initial weights and on the same
 batches, and measures after each epoch the error on some of the training images, without augmentation, and some of the
@@ -215,6 +215,7 @@ def plot(results, path):
             axes[kind].fill_between(epochs, *band, color=colours[depth], alpha=0.15, linewidth=0)
     for kind, ax in axes.items():
         ax.set(title=f"{kind} networks", xlabel="epoch", yscale="log")
+        ax.xaxis.get_major_locator().set_params(integer=True)
         ax.yaxis.set_major_formatter("{x:g}")
         ax.yaxis.set_minor_formatter("{x:g}")
         ax.grid(alpha=0.3, which="both")
