@@ -395,6 +395,16 @@ class TestPython:
             np.testing.assert_array_equal(classifier.pixels(tmp_path / file), expected, file)
             np.testing.assert_array_equal(classifier.pixels(io.BytesIO((tmp_path / file).read_bytes())), expected)
 
+    @pytest.mark.parametrize(("flags", "asked"), [("avx2 fma", True), ("avx2 avx512_vnni", False)])
+    def test_exact_sums_are_asked_for_without_vnni(self, flags, asked, in_onnx, monkeypatch):
+        classifier, said = classifier_of(in_onnx), []
+        (model,) = (in_onnx / "models").glob("*.onnx")
+        options = classifier.onnxruntime.SessionOptions
+        monkeypatch.setattr(options, "add_session_config_entry", lambda _, *entry: said.append(entry))
+        monkeypatch.setattr(classifier.pathlib.Path, "read_text", lambda _: flags)
+        classifier.Runtime(model.read_bytes())
+        assert said == [("session.x64quantprecision", "1")] * asked
+
     def test_old_pythons_can_read_it(self, plain, in_onnx):
         for path in (plain, in_onnx):
             ast.parse((path / "code/python/classifier.py").read_text(), feature_version=(3, 9))

@@ -137,6 +137,19 @@ def linked(format, directory):
     return "-isystem", headers, library, f"-Wl,-rpath,{library.parent}"
 
 
+@pytest.mark.parametrize(("flags", "asked"), [("avx2 fma", True), ("avx2 avx512_vnni", False)])
+def test_exact_sums_are_asked_for_without_vnni(flags, asked, bundles, tmp_path):
+    """Under an empty name, which ONNX Runtime refuses, so that asking shows."""
+    folder = shutil.copytree(bundles / "onnx", tmp_path / "copy")
+    (tmp_path / "cpuinfo").write_text(flags)
+    network = folder / "code/cpp/network.h"
+    code = network.read_text().replace("/proc/cpuinfo", str(tmp_path / "cpuinfo"))
+    network.write_text(code.replace("session.x64quantprecision", ""))
+    compiled(folder / "code/cpp/classifier.cc", *linked("onnx", tmp_path), "-o", tmp_path / "classifier")
+    done = run(tmp_path / "classifier", "--self-test", folder)
+    assert ("key is empty" in done.stderr.decode()) == (done.returncode != 0) == asked
+
+
 @pytest.fixture(scope="module", params=["tflite", "onnx"])
 def built(request, bundles, tmp_path_factory):
     """A bundle and its C++ code, compiled: `(folder, program)`."""

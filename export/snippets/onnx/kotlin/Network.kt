@@ -20,7 +20,10 @@ private const val CHANNELS_FIRST = @@CHANNELS_FIRST@@ // the order of the input'
  */
 typealias NetworkOptions = OrtSession.SessionOptions
 
-fun onProcessor(): NetworkOptions = OrtSession.SessionOptions()
+fun onProcessor(): NetworkOptions = OrtSession.SessionOptions().apply {
+    // In an emulator on x86-64 without VNNI, int8 networks would be added up in 16 bits, which overflow. Arm ignores it.
+    addConfigEntry("session.x64quantprecision", "1")
+}
 
 internal class Network(folder: BundleFolder, file: String, private val options: NetworkOptions) : Closeable {
     private val environment = OrtEnvironment.getEnvironment()
