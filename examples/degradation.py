@@ -15,7 +15,7 @@ import itertools
 import pathlib
 import platform
 
-from resnet_keras import checkpoint, cli, recipes
+from resnet_keras import checkpoint, cli, recipes, report
 
 KINDS = "plain", "residual"
 DEPTHS, CHOICES = (20, 32, 44, 56), (20, 32, 44, 56, 110)
@@ -200,8 +200,6 @@ def plot(results, path):
     """Draws the errors over the epochs, training dashed and test solid, bands from the lowest to the highest seed."""
     from matplotlib.figure import Figure
 
-    from resnet_keras.report import save_figure
-
     figure = Figure(figsize=(12, 5), dpi=100, layout="constrained")
     axes = dict(zip(KINDS, figure.subplots(1, 2, sharey=True), strict=True))
     colours = {depth: f"C{i}" for i, depth in enumerate(sorted({r["depth"] for r in results}))}
@@ -222,7 +220,7 @@ def plot(results, path):
         if ax.lines:  # before the first run of its kind there are none
             ax.legend(title="solid: test, dashed: training", reverse=True)
     axes["plain"].set_ylabel("error, %")
-    save_figure(figure, path)
+    report.save_figure(figure, path)
 
 
 def record(out, recipe):
@@ -278,6 +276,7 @@ def main(arguments=None):
     recipe, seeds = (QUICK, (0,)) if args.quick else (RECIPE, (0, 1, 2))
     depths = args.depths or ((20, 56) if args.quick else DEPTHS)
     out = args.out or pathlib.Path("runs") / ("degradation-quick" if args.quick else "degradation")
+    report.require_matplotlib()
     cli.import_keras()
     prepare(out, recipe)
     dataset, measured = images(recipe)

@@ -16,7 +16,7 @@ import pathlib
 import degradation
 from degradation import KINDS, Run
 
-from resnet_keras import checkpoint, cli
+from resnet_keras import checkpoint, cli, report
 
 DEPTHS, QUICK_DEPTHS, TRAINED_DEPTHS = (20, 56, 110, 1001, 1202), (20, 56, 110), (20, 56)
 IMAGES = 8  # in float64 a training step of 1,202 layers keeps 300 MB of activations for each
@@ -144,8 +144,6 @@ def plot(networks, path):
     """Draws gradients at initialisation, gradients after training and responses, each over the place of the layer."""
     from matplotlib.figure import Figure
 
-    from resnet_keras.report import save_figure
-
     panels = {
         "gradient norm at initialisation": ("initial", "gradient_norms"),
         "gradient norm after training": ("trained", "gradient_norms"),
@@ -170,7 +168,7 @@ def plot(networks, path):
         axes.set_yscale("linear" if what == "responses" else "log")
         axes.grid(alpha=0.3)
         axes.legend(fontsize="small")
-    save_figure(figure, path)
+    report.save_figure(figure, path)
 
 
 def parser():
@@ -185,6 +183,7 @@ def parser():
 
 def main(arguments=None):
     args = parser().parse_args(arguments)
+    report.require_matplotlib()
     cli.import_keras()
     import keras
 
@@ -193,9 +192,9 @@ def main(arguments=None):
             f"Gradients are taken with the tensorflow backend. Received: {keras.backend.backend()!r}. Set "
             "KERAS_BACKEND=tensorflow."
         )
+    args.out.mkdir(parents=True, exist_ok=True)  # before minutes of work, if it cannot be made
     networks = measure(QUICK_DEPTHS if args.quick else DEPTHS, args.runs)
     trained = checkpoint.read_json(args.runs / degradation.CONDITIONS)
-    args.out.mkdir(parents=True, exist_ok=True)
     found = {"images": IMAGES, "trained": trained, "networks": networks}
     checkpoint.write_text(args.out / JSON, json.dumps(found) + "\n")  # thousands of numbers: a line, not one for each
     plot(networks, args.out / PNG)

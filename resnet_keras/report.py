@@ -96,6 +96,20 @@ def plot(history, path):
     save_figure(figure, path)
 
 
+def require_matplotlib():
+    """For what ends in a figure, before its long work begins.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+    """
+    try:
+        import matplotlib.figure  # noqa: F401
+    except ImportError as error:
+        raise ImportError(
+            "matplotlib is missing, which draws the figures. Install it with: pip install 'resnet-keras[train]'."
+        ) from error
+
+
 def save_figure(figure, path):
     """Writes a `matplotlib.figure.Figure` as PNG, atomically."""
     partial = path.with_name("partial.png")

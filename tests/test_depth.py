@@ -147,6 +147,15 @@ def results(*errors):
     return [result(*n, seed, e) for seed, each in enumerate(errors) for n, e in zip(networks, each, strict=True)]
 
 
+@pytest.mark.parametrize("name", ["degradation", "gradient_flow"])
+def test_a_figure_that_cannot_be_drawn_costs_no_training(name, example, monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    with pytest.raises(ImportError, match=r"matplotlib is missing.*resnet-keras\[train\]"):
+        example(name).main(["--quick", "--out", str(tmp_path / "out")])
+    assert list(tmp_path.iterdir()) == []
+
+
 class TestDegradation:
     def test_the_ends_come_first(self, example):
         runs = list(map(str, example("degradation").planned((20, 32, 44, 56), (0, 1))))
